@@ -1,0 +1,30 @@
+"""What a plugin implements and what it may rely on: model, task and measurement contracts, documented settings."""
+
+from seqbench.contracts.measurement import Evaluation, Measurement
+from seqbench.contracts.model import Flops, ModelPlugin, WidthAxis
+from seqbench.contracts.settings import (
+    SettingInfo,
+    check_settings,
+    describe_settings,
+    setting,
+    with_settings,
+)
+from seqbench.contracts.task import IGNORED_LABEL, Batch, Predictor, TaskPlugin, TaskPreset
+
+__all__ = [
+    "IGNORED_LABEL",
+    "Batch",
+    "Evaluation",
+    "Flops",
+    "Measurement",
+    "ModelPlugin",
+    "Predictor",
+    "SettingInfo",
+    "TaskPlugin",
+    "TaskPreset",
+    "WidthAxis",
+    "check_settings",
+    "describe_settings",
+    "setting",
+    "with_settings",
+]

@@ -1,0 +1,37 @@
+"""What an evaluation returns: measurements, and the items behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number that a task measured.
+
+    Attributes:
+        metric: what was measured, such as "byte_accuracy".
+        value: the number, in `unit`.
+        unit: "fraction", "bits per byte", ...
+        n: how many items stand behind the number (bytes, strings, books).
+        coordinates: where it was measured, such as {"length": 64, "lookback": 64}; None stands for "unbounded".
+        split: "validation" or "test".
+    """
+
+    metric: str
+    value: float
+    unit: str
+    n: int
+    split: str
+    coordinates: Mapping[str, int | float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All measurements of one evaluation and, kept beside them for paired comparisons, one record per item.
+
+    An item is a flat mapping with at least "index" (its place in the split) and the metrics of that item.
+    """
+
+    measurements: tuple[Measurement, ...]
+    items: tuple[Mapping[str, Any], ...] = ()

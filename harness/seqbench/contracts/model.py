@@ -1,0 +1,103 @@
+"""The contract of a model plugin: one class per architecture."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from transformers import PreTrainedModel
+
+ModelConfig = TypeVar("ModelConfig")
+
+
+@dataclass(frozen=True)
+class WidthAxis:
+    """The config field that budget matching may change, and the step in which it may change."""
+
+    field: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of one sequence: matrix multiplications, 2 per multiply-accumulate.
+
+    Attributes:
+        forward: by component ("attention", "mlp", ...), in FLOPs for the whole sequence.
+        backward_factor: backward FLOPs over forward FLOPs; 2 for matrix multiplications, whose two gradients cost as
+            much as the product itself each.
+    """
+
+    forward: Mapping[str, int]
+    backward_factor: float = 2.0
+
+    @property
+    def forward_total(self) -> int:
+        """Sum over the components."""
+        return sum(self.forward.values())
+
+    @property
+    def training_total(self) -> int:
+        """Forward and backward together."""
+        return round(self.forward_total * (1 + self.backward_factor))
+
+
+class ModelPlugin(ABC, Generic[ModelConfig]):
+    """An architecture. Instances hold no state; every method is a function of the config.
+
+    `build` returns a `transformers.PreTrainedModel` that follows the causal-LM call: `model(input_ids, attention_mask=None,
+    past_key_values=None, use_cache=False)` returns an object with `logits` of shape (batch, length, vocabulary), where
+    logits[:, t] predict token t + 1, and, with use_cache, `past_key_values`: the carried state, which continues the
+    sequence when it is passed back. Padding is marked by zeros in `attention_mask` (batch, length) and must not
+    influence anything.
+
+    The model's vocabulary size belongs to the task: `with_vocabulary` returns a config for it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    # Raise it whenever the same config and seed would give other numbers: it is part of a run's identity.
+    version: ClassVar[str]
+    config_class: ClassVar[type]
+    presets: ClassVar[Mapping[str, Any]]
+    default_preset: ClassVar[str] = "tiny"
+    width_axis: ClassVar[WidthAxis]
+    # A finer axis than the width, for matching to within a fraction of a percent; None when there is none.
+    fine_axis: ClassVar[WidthAxis | None] = None
+    # Ablation name -> the config fields that it changes.
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def build(self, config: ModelConfig) -> PreTrainedModel:
+        """A freshly initialised model; draws from torch's global generator only."""
+
+    @abstractmethod
+    def with_vocabulary(self, config: ModelConfig, vocab_size: int) -> ModelConfig:
+        """`config` with the task's vocabulary size."""
+
+    @abstractmethod
+    def parameter_group(self, parameter_name: str) -> str:
+        """The accounting group of a parameter of the built model: "embedding" for vocabulary matrices, else a name of
+        the plugin's choice ("attention", "mlp", "memory", ...)."""
+
+    @abstractmethod
+    def flops(self, config: ModelConfig, sequence_length: int) -> Flops:
+        """Matrix-multiplication FLOPs of one sequence of that many tokens, by component."""
+
+    @abstractmethod
+    def state_bytes(self, config: ModelConfig, sequence_length: int) -> int:
+        """Bytes of carried state (caches included) that one sequence holds after that many tokens, in fp32."""
+
+    @abstractmethod
+    def attention_reach(self, config: ModelConfig) -> int | None:
+        """The largest distance in tokens that the attention stack can bridge: layers x (window - 1) for windows, None
+        for full attention and for models without attention."""
+
+    @abstractmethod
+    def receptive_field(self, config: ModelConfig) -> int | None:
+        """How many tokens, the current one included, can influence a prediction; None when unbounded."""
+
+    @abstractmethod
+    def confounds(self, config: ModelConfig) -> dict[str, str]:
+        """What decides rankings besides the sequence mixer: short convolution, position encoding, depth,
+        initialisation, kernel path. Printed with every result."""

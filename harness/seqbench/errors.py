@@ -1,0 +1,18 @@
+"""Errors meant for the person who typed the command.
+
+The command line prints them as one message without a traceback. `RequestError` means that the request itself was wrong
+(exit code 2); `RunFailure` means that a run was started and could not be finished, which is recorded as a result
+(exit code 1).
+"""
+
+
+class RequestError(Exception):
+    """The request cannot be carried out as typed: what is wrong, with which value, and what to type instead."""
+
+
+class RunFailure(Exception):
+    """A run that started and cannot finish. `reason` is a short machine-readable word, such as "divergence"."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

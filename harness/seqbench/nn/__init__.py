@@ -1,0 +1,21 @@
+"""A decoder kit for plugin authors: attention, norms, feed-forward layers, caches, inert padding."""
+
+from seqbench.nn.attention import Attention
+from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
+from seqbench.nn.layers import RMSNorm, SwiGLU
+from seqbench.nn.padding import RowPacking, pack_rows
+from seqbench.nn.rotary import apply_rotary, rotary_tables
+
+__all__ = [
+    "Attention",
+    "AttentionCache",
+    "ChunkPlan",
+    "RMSNorm",
+    "RowPacking",
+    "SwiGLU",
+    "advance",
+    "apply_rotary",
+    "pack_rows",
+    "plan_chunk",
+    "rotary_tables",
+]

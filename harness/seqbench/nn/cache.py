@@ -1,0 +1,125 @@
+"""Carried state of attention layers: the last keys and values, with their validity.
+
+Cached tokens are kept right-aligned: the newest real token of a row is always in the last place, so that distances in
+the cache are distances in real tokens whatever padding a chunk had.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from seqbench.nn.padding import RowPacking
+
+
+@dataclass
+class AttentionCache:
+    """Keys and values of all layers of a decoder.
+
+    Attributes:
+        window: attention window in tokens (self included); None keeps every token.
+        keys, values: per layer (batch, key/value heads, kept tokens, head_dim), keys after the rotary encoding.
+        valid: (batch, kept tokens) bool; None until the first chunk is stored.
+        seen: (batch,) int64, number of real tokens so far; the position of the next one.
+        ragged: whether some row may hold fewer real tokens than the cache has places.
+    """
+
+    window: int | None
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    valid: Tensor | None = None
+    seen: Tensor | None = None
+    ragged: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Number of places held per layer."""
+        return 0 if self.valid is None else self.valid.shape[1]
+
+    def get_seq_length(self, layer_index: int = 0) -> int:
+        """Largest number of tokens seen by any row (the name `generate` asks for)."""
+        del layer_index
+        return 0 if self.seen is None else int(self.seen.max())
+
+    def reorder_cache(self, beam_index: Tensor) -> None:
+        """Keep the rows `beam_index`, in that order (beam search)."""
+        self.keys = [keys.index_select(0, beam_index) for keys in self.keys]
+        self.values = [values.index_select(0, beam_index) for values in self.values]
+        if self.valid is not None:
+            self.valid = self.valid.index_select(0, beam_index)
+        if self.seen is not None:
+            self.seen = self.seen.index_select(0, beam_index)
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """How one chunk of tokens meets the cache; computed once per call and shared by all layers.
+
+    Attributes:
+        positions: (batch or 1, length) int64 positions of the chunk's tokens.
+        prefix_valid: (batch, kept tokens) bool when some cached place must be masked, else None.
+        keep_index: (batch, places) int64 into cached + new tokens: what the cache holds afterwards; None when a
+            slice of the newest `places` does.
+        places: number of places of the cache afterwards.
+        lengths: (batch,) real tokens of the chunk, or None when nothing is padded.
+    """
+
+    positions: Tensor
+    prefix_valid: Tensor | None
+    keep_index: Tensor | None
+    places: int
+    lengths: Tensor | None
+
+
+def plan_chunk(
+    cache: AttentionCache | None, batch: int, length: int, packing: RowPacking | None, device: torch.device
+) -> ChunkPlan:
+    """Work out positions and masks of a chunk of `length` tokens (packed to the front of each row)."""
+    steps = torch.arange(length, device=device)
+    if cache is None:
+        return ChunkPlan(steps.unsqueeze(0), None, None, 0, None if packing is None else packing.lengths)
+    kept = cache.kept
+    seen = steps.new_zeros(batch) if cache.seen is None else cache.seen
+    positions = seen.unsqueeze(1) + steps
+    places = kept + length if cache.window is None else cache.window - 1
+    lengths = None if packing is None else packing.lengths
+    prefix_valid = cache.valid if cache.ragged else None
+    if lengths is None and kept + length >= places:
+        return ChunkPlan(positions, prefix_valid, None, places, None)
+    ends = kept + (torch.full_like(seen, length) if lengths is None else lengths)
+    keep_index = ends.unsqueeze(1) - places + torch.arange(places, device=device)
+    return ChunkPlan(positions, prefix_valid, keep_index, places, lengths)
+
+
+def store_chunk(cache: AttentionCache, plan: ChunkPlan, layer_index: int, keys: Tensor, values: Tensor) -> None:
+    """Keep the newest keys and values of a layer; keys, values: (batch, heads, cached + new tokens, head_dim)."""
+    kept_keys, kept_values = (_keep(tensor, plan) for tensor in (keys, values))
+    if layer_index < len(cache.keys):
+        cache.keys[layer_index], cache.values[layer_index] = kept_keys, kept_values
+    else:
+        cache.keys.append(kept_keys)
+        cache.values.append(kept_values)
+
+
+def advance(cache: AttentionCache, plan: ChunkPlan, batch: int, length: int) -> None:
+    """Record that the chunk has been stored by every layer."""
+    device = plan.positions.device
+    added = torch.full((batch,), length, device=device) if plan.lengths is None else plan.lengths
+    old_valid = torch.ones(batch, cache.kept, dtype=torch.bool, device=device) if cache.valid is None else cache.valid
+    new_valid = torch.arange(length, device=device) < added.unsqueeze(1)
+    valid = torch.cat((old_valid, new_valid), dim=1)
+    if plan.keep_index is None:
+        cache.valid = valid[:, valid.shape[1] - plan.places :]
+    else:
+        cache.valid = valid.gather(1, plan.keep_index.clamp(min=0)) & (plan.keep_index >= 0)
+    cache.seen = added.clone() if cache.seen is None else cache.seen + added
+    cache.ragged = not bool(cache.valid.all())
+
+
+def _keep(tensor: Tensor, plan: ChunkPlan) -> Tensor:
+    # A cache never carries gradients from one call into the next (truncated backpropagation through time).
+    tensor = tensor.detach()
+    if plan.keep_index is None:
+        return tensor[:, :, tensor.shape[2] - plan.places :].contiguous()
+    index = plan.keep_index.clamp(min=0)[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+    return tensor.gather(2, index)
