@@ -1,7 +1,7 @@
 """The routed tree of phase-valued memory: write and read modules (PMNet, arXiv 2605.13370).
 
-Shapes use B sequences, T tokens, N slots per group, M angles per slot, R read heads. Angles, scores and phases are fp32;
-the linear maps run in the compute dtype that autocast or the parameters give them.
+Shapes use B sequences, T tokens, N slots per group, M angles per slot, R read heads. Angles, scores and phases are
+fp32; the linear maps run in the compute dtype that autocast or the parameters give them.
 """
 
 import math
@@ -30,7 +30,7 @@ class MemoryStream:
     group: Tensor | None = None
 
     def angles(self, anchors: Tensor) -> Tensor:
-        """a = m + E[g], broadcastable to (B, T, N, M); `anchors` is the level's table (groups, N, M)."""
+        """A = m + E[g], broadcastable to (B, T, N, M); `anchors` is the level's table (groups, N, M)."""
         if self.group is None:
             own = anchors[:1]
         else:
@@ -134,4 +134,3 @@ def _project(linear: nn.Linear, features: Tensor) -> Tensor:
 def _bounded_angle(values: Tensor) -> Tensor:
     """phi(x) = pi tanh(x), in radians."""
     return values.tanh() * math.pi
-

@@ -1,7 +1,8 @@
-"""PMNet as Hugging Face models: a sliding-window decoder whose layers read, and every few of them write, a memory tree."""
+"""PMNet as Hugging Face models: a sliding-window decoder that reads and writes a memory tree."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +70,14 @@ class PMNetPreTrainedModel(PreTrainedModel):
     config_class = PMNetConfig
     config: PMNetConfig
     base_model_prefix = "model"
-    _no_split_modules = ("PMNetLayer",)
+    _no_split_modules = ["PMNetLayer"]  # noqa: RUF012 (transformers' own protocol)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, PMNetModel):
-            for anchors in module.memory_embeddings:
+        # transformers passes over modules that own no parameter themselves, so the anchors are met at their list.
+        if isinstance(module, nn.ParameterList):
+            for anchors in module:
                 initialization.normal_(anchors, mean=0.0, std=self.config.initializer_range)
 
 
@@ -120,7 +122,8 @@ class PMNetModel(PMNetPreTrainedModel):
         if cache is None and use_cache:
             cache = PMNetCache(window=self.config.sliding_window)
         plan = plan_chunk(cache, batch, length, packing, input_ids.device)
-        hidden, routing = self._run_layers(self.embed_tokens(input_ids), plan, cache, None if packing is None else packing.mask)
+        real = None if packing is None else packing.mask
+        hidden, routing = self._run_layers(self.embed_tokens(input_ids), plan, cache, real)
         if cache is not None:
             advance(cache, plan, batch, length)
         hidden = self.norm(hidden)
@@ -128,7 +131,7 @@ class PMNetModel(PMNetPreTrainedModel):
             hidden, routing = packing.unpack(hidden), [packing.unpack(groups) for groups in routing]
         return PMNetOutput(
             last_hidden_state=hidden,
-            past_key_values=cache,
+            past_key_values=cache,  # type: ignore[arg-type]  # not built on transformers' layer-wise Cache
             next_groups=tuple(routing) if output_routing else None,
         )
 
@@ -140,7 +143,7 @@ class PMNetModel(PMNetPreTrainedModel):
         carried = cache.tables if cache is not None else []
         slots: Tensor | None = None
         next_group: Tensor | None = None
-        for layer in self.layers:
+        for layer in cast(Iterable[PMNetLayer], self.layers):
             normalised = layer.input_layernorm(hidden)
             hidden = hidden + layer.self_attn(normalised, rotary, plan, cache, layer.index)
             if layer.memory_write_module is not None:

@@ -1,6 +1,6 @@
 """What a plugin implements and what it may rely on: model, task and measurement contracts, documented settings."""
 
-from seqbench.contracts.measurement import Evaluation, Measurement
+from seqbench.contracts.measurement import LOOKBACK, Evaluation, Measurement
 from seqbench.contracts.model import Flops, ModelPlugin, WidthAxis
 from seqbench.contracts.settings import (
     SettingInfo,
@@ -13,6 +13,7 @@ from seqbench.contracts.task import IGNORED_LABEL, Batch, Predictor, TaskPlugin,
 
 __all__ = [
     "IGNORED_LABEL",
+    "LOOKBACK",
     "Batch",
     "Evaluation",
     "Flops",

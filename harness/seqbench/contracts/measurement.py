@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# The coordinate under which a task gives the distance in tokens between a prediction and what it depends on. Tables and
+# plots over it mark each model's attention reach.
+LOOKBACK = "lookback"
+
 
 @dataclass(frozen=True)
 class Measurement:

@@ -45,11 +45,11 @@ class Flops:
 class ModelPlugin(ABC, Generic[ModelConfig]):
     """An architecture. Instances hold no state; every method is a function of the config.
 
-    `build` returns a `transformers.PreTrainedModel` that follows the causal-LM call: `model(input_ids, attention_mask=None,
-    past_key_values=None, use_cache=False)` returns an object with `logits` of shape (batch, length, vocabulary), where
-    logits[:, t] predict token t + 1, and, with use_cache, `past_key_values`: the carried state, which continues the
-    sequence when it is passed back. Padding is marked by zeros in `attention_mask` (batch, length) and must not
-    influence anything.
+    `build` returns a `transformers.PreTrainedModel` that follows the causal-LM call: `model(input_ids,
+    attention_mask=None, past_key_values=None, use_cache=False)` returns an object with `logits` of shape (batch,
+    length, vocabulary), where logits[:, t] predict token t + 1, and, with use_cache, `past_key_values`: the carried
+    state, which continues the sequence when it is passed back. Padding is marked by zeros in
+    `attention_mask` (batch, length) and must not influence anything.
 
     The model's vocabulary size belongs to the task: `with_vocabulary` returns a config for it.
     """
@@ -78,7 +78,8 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     @abstractmethod
     def parameter_group(self, parameter_name: str) -> str:
         """The accounting group of a parameter of the built model: "embedding" for vocabulary matrices, else a name of
-        the plugin's choice ("attention", "mlp", "memory", ...)."""
+        the plugin's choice ("attention", "mlp", "memory", ...).
+        """
 
     @abstractmethod
     def flops(self, config: ModelConfig, sequence_length: int) -> Flops:
@@ -91,7 +92,8 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     @abstractmethod
     def attention_reach(self, config: ModelConfig) -> int | None:
         """The largest distance in tokens that the attention stack can bridge: layers x (window - 1) for windows, None
-        for full attention and for models without attention."""
+        for full attention and for models without attention.
+        """
 
     @abstractmethod
     def receptive_field(self, config: ModelConfig) -> int | None:
@@ -100,4 +102,5 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     @abstractmethod
     def confounds(self, config: ModelConfig) -> dict[str, str]:
         """What decides rankings besides the sequence mixer: short convolution, position encoding, depth,
-        initialisation, kernel path. Printed with every result."""
+        initialisation, kernel path. Printed with every result.
+        """

@@ -69,7 +69,9 @@ def describe_settings(config_class: type) -> dict[str, SettingInfo]:
     for field in dataclasses.fields(config_class):
         if "help" not in field.metadata:
             raise TypeError(f"{config_class.__name__}.{field.name} is not declared with setting(default, help)")
-        infos[field.name] = SettingInfo(name=field.name, type=hints[field.name], default=field.default, **field.metadata)
+        infos[field.name] = SettingInfo(
+            name=field.name, type=hints[field.name], default=field.default, **field.metadata
+        )
     return infos
 
 

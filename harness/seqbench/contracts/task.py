@@ -105,6 +105,11 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
     def longest_sequence(self) -> int:
         """The longest training sequence in tokens; estimates of FLOPs, memory and time use it."""
 
+    @property
+    @abstractmethod
+    def tokens_per_evaluation_call(self) -> int:
+        """The most tokens that one call of `evaluate` hands to the predictor at once; the memory estimate uses it."""
+
     @abstractmethod
     def training_batch(self, seed: int, index: int, batch_size: int) -> Batch:
         """The index-th batch of the endless training stream of this seed."""

@@ -1,7 +1,7 @@
 """Grouped phase scan by sorting: linear in tokens, exact sums in fixed point.
 
-PMNet, arXiv 2605.13370: the recurrence of the write. The sum of fp32 increments is formed in whole steps of 2^-32 turns,
-so that it depends neither on the order of the tokens nor on how a sequence is cut into calls.
+PMNet, arXiv 2605.13370: the recurrence of the write. The sum of fp32 increments is formed in whole steps of 2^-32
+turns, so that it depends neither on the order of the tokens nor on how a sequence is cut into calls.
 """
 
 from typing import Any

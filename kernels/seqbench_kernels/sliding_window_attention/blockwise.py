@@ -59,7 +59,8 @@ def _align(
 
 def _pairs(tensor: Tensor, blocks: int, window: int) -> Tensor:
     """Each block joined to the one before it: (batch, heads, (blocks + 1) * window, size) to (batch * blocks, heads,
-    2 * window, size)."""
+    2 * window, size).
+    """
     batch, heads, _, size = tensor.shape
     split = tensor.reshape(batch, heads, blocks + 1, window, size)
     pairs = torch.cat((split[:, :, :-1], split[:, :, 1:]), dim=3)

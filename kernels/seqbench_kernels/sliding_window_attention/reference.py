@@ -17,7 +17,8 @@ def sliding_window_attention_reference(
 
     Args:
         query: (batch, heads, length, head_dim).
-        key, value: (batch, key/value heads, prefix + length, head_dim); the first `prefix` belong to earlier tokens.
+        key: (batch, key/value heads, prefix + length, head_dim); the first `prefix` belong to earlier tokens.
+        value: as `key`.
         window: how many keys a query sees at most.
         prefix_valid: (batch, prefix) bool, false for places of the prefix that hold no token; None if all do.
         dropout: probability of dropping an attention weight.

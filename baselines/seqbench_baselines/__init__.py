@@ -1,0 +1,1 @@
+"""Baseline architectures under the same contract as any plugin."""

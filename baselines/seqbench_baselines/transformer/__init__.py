@@ -1,0 +1,1 @@
+"""Decoder transformers: full causal attention, and a sliding window."""

@@ -1,0 +1,127 @@
+"""Parameters, memory and FLOPs of a planned run."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from seqbench.contracts import ModelPlugin
+from seqbench.errors import RequestError
+from seqbench.plan import RunPlan
+
+EMBEDDING_GROUP = "embedding"
+
+# How FLOPs are counted; stored with every result, so that figures under another convention are not mistaken for these.
+FLOP_CONVENTION = (
+    "matmul-1: 2 per multiply-accumulate of matrix products, attention inside its mask; backward = 2 x forward;"
+    " no elementwise work"
+)
+
+# Tokens of the forward pass that measures what the backward pass needs per token.
+_PROBE_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a training run is expected to hold at its peak.
+
+    Attributes:
+        fixed: weights, gradients and optimizer state.
+        per_sequence: activations kept for the backward pass of the longest training sequence, logits included.
+        evaluation: activations of the longest evaluation sequence.
+    """
+
+    fixed: int
+    per_sequence: int
+    evaluation: int
+
+    def total(self, micro_batch_size: int) -> int:
+        """Peak with that many sequences per forward pass."""
+        return self.fixed + max(self.per_sequence * micro_batch_size, self.evaluation)
+
+
+def count_parameters(plugin: ModelPlugin[Any], model: PreTrainedModel) -> dict[str, int]:
+    """Parameters by the plugin's groups; shared parameters once, so that the groups sum to the total."""
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        counts[plugin.parameter_group(name)] += parameter.numel()
+    return dict(counts)
+
+
+def non_embedding(parameters: dict[str, int]) -> int:
+    """Parameters outside the vocabulary matrices."""
+    return sum(count for group, count in parameters.items() if group != EMBEDDING_GROUP)
+
+
+def estimate_memory(plan: RunPlan, model: PreTrainedModel) -> MemoryEstimate:
+    """Estimate a run's memory from its parameters and a short forward pass of one sequence.
+
+    Activations are taken to grow in proportion to the tokens, as they do for every linear-memory attention and scan;
+    `model` must be on the CPU.
+    """
+    parameter_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    tokens = min(_PROBE_TOKENS, plan.task.longest_sequence)
+    saved = _saved_bytes(model, torch.zeros(1, tokens, dtype=torch.int64))
+    # Logits in fp32, their gradient and the loss's own copy.
+    logits = 3 * 4 * plan.task.vocab_size
+    per_token = saved / tokens + logits
+    # Without gradients an activation lives for about one layer; a quarter of what training keeps is a generous share.
+    evaluation_per_token = saved / tokens / 4 + logits
+    return MemoryEstimate(
+        # Weights, gradients, and two moments of AdamW.
+        fixed=4 * parameter_bytes,
+        per_sequence=round(per_token * plan.task.longest_sequence),
+        evaluation=round(evaluation_per_token * plan.task.tokens_per_evaluation_call),
+    )
+
+
+def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> None:
+    """Raise RequestError when the run cannot fit, with what would."""
+    micro = plan.trainer.micro_batch_size or plan.trainer.batch_size
+    needed = estimate.total(min(micro, plan.trainer.batch_size))
+    if needed <= available:
+        return
+    message = f"this run needs about {gibibytes(needed)} of memory and {gibibytes(available)} are available"
+    room = available - estimate.fixed
+    fitting = room // max(1, estimate.per_sequence)
+    if estimate.fixed >= available:
+        advice = (
+            f"its weights, gradients and optimizer state alone take {gibibytes(estimate.fixed)}:"
+            " choose a smaller preset"
+        )
+    elif estimate.evaluation > room:
+        tokens = plan.task.tokens_per_evaluation_call
+        advice = f"evaluating {tokens:,} tokens at once is too much: choose shorter test lengths"
+    elif fitting >= 1:
+        advice = f"type --set micro_batch_size={fitting} (the batch stays {plan.trainer.batch_size})"
+    else:
+        advice = (
+            f"one training sequence of {plan.task.longest_sequence:,} tokens alone takes"
+            f" {gibibytes(estimate.per_sequence)}: choose shorter sequences or a smaller model"
+        )
+    raise RequestError(f"{message}\n{advice}")
+
+
+def gibibytes(count: int) -> str:
+    """Bytes in GiB (or MiB below a tenth of one) for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _saved_bytes(model: nn.Module, input_ids: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass, each storage counted once and parameters left out."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(input_ids)
+    del output
+    return sum(seen.values())

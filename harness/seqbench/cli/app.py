@@ -1,0 +1,63 @@
+"""The command group, and how errors reach the user."""
+
+import os
+import sys
+import warnings
+
+import click
+
+import seqbench
+
+
+class LazyGroup(click.Group):
+    """Subcommands are imported when they are used: torch takes seconds to import, `--help` should not."""
+
+    _modules = {  # noqa: RUF012 (a class-level table)
+        "compare": "seqbench.cli.compare:compare",
+        "list": "seqbench.cli.listing:list_plugins",
+        "run": "seqbench.cli.run:run",
+        "show": "seqbench.cli.show:show",
+    }
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names of the subcommands."""
+        del context
+        return list(self._modules)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The subcommand, imported now."""
+        if name not in self._modules:
+            return None
+        import importlib
+
+        module, attribute = self._modules[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest names for an unknown subcommand."""
+        from seqbench.suggestions import did_you_mean
+
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in self._modules:
+            raise click.UsageError(
+                f"no command {arguments[0]!r}{did_you_mean(arguments[0], self._modules)}"
+                f"\ncommands: {', '.join(self._modules)}"
+            )
+        return super().resolve_command(context, arguments)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(seqbench.__version__, prog_name="bench")
+def bench() -> None:
+    """Train and test sequence-model architectures on the same data, and say who is ahead."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # A dotted path such as my_module:MyModel is looked for where the command is typed, as `python -m` would.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    bench(prog_name="bench")

@@ -1,0 +1,100 @@
+"""What a run ran on: recorded with every run, and the process set up for computing."""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import seqbench
+
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "triton", "mamba-ssm", "causal-conv1d", "flash-attn")
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, hardware, threads and settings that can change numbers or speed, as plain data."""
+    return {
+        "seqbench": seqbench.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "allocator": "tuned" if tune_allocator() else "default",
+        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+    }
+
+
+@cache
+def tune_allocator() -> bool:
+    """Keep freed memory in the process instead of returning it to the system after every operation.
+
+    glibc gives large blocks back at once and the next operation pays for fresh zeroed pages. The same for every model;
+    takes effect for blocks allocated later, so call it first. Returns whether the C library took the settings.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    # From malloc.h: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_THRESHOLD -3; values in bytes.
+    settings = ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 256 << 20))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a run may still take on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the source tree that this package runs from, with "+changes" when files differ; None outside one."""
+    root = Path(seqbench.__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # A site-packages folder inside somebody else's repository is not ours.
+    if commit.returncode != 0 or "site-packages" in root.parts:
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,110 @@
+"""What a run would do and cost: `--dry-run`."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from seqbench.accounting import (
+    FLOP_CONVENTION,
+    count_parameters,
+    estimate_memory,
+    gibibytes,
+    non_embedding,
+    require_memory,
+)
+from seqbench.contracts import IGNORED_LABEL
+from seqbench.environment import available_bytes
+from seqbench.plan import RunPlan
+from seqbench.runner import build_model
+from seqbench.training.progress import duration
+
+# Tokens of the timed training step; a small share of a batch, scaled up.
+_TIMED_TOKENS = 2048
+
+
+def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
+    """The resolved plan with sizes, FLOPs, memory and a time estimate, as text or JSON.
+
+    Raises RequestError when the run would not fit into memory.
+    """
+    content = _content(plan, folder)
+    return json.dumps(content, indent=2) if as_json else _text(content)
+
+
+def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
+    model = build_model(plan)
+    parameters = count_parameters(plan.model, model)
+    memory = estimate_memory(plan, model)
+    available = available_bytes(plan.device)
+    require_memory(plan, memory, available)
+    length, trainer = plan.task.longest_sequence, plan.trainer
+    flops = plan.model.flops(plan.model_config, length)
+    micro = trainer.micro_batch_size or trainer.batch_size
+    return {
+        "run": str(folder),
+        "model": {"name": plan.model_name, **dataclasses.asdict(plan.model_config)},
+        "task": {"name": plan.task_name, **dataclasses.asdict(plan.task.config)},
+        "trainer": dataclasses.asdict(trainer),
+        "seed": plan.seed,
+        "precision": plan.precision,
+        "device": plan.device.type,
+        "parameters": parameters,
+        "parameters_total": sum(parameters.values()),
+        "parameters_non_embedding": non_embedding(parameters),
+        "attention_reach": plan.model.attention_reach(plan.model_config),
+        "state_bytes": plan.model.state_bytes(plan.model_config, length),
+        "flop_convention": FLOP_CONVENTION,
+        "training_flops": flops.training_total * trainer.batch_size * trainer.steps,
+        "memory_bytes": memory.total(min(micro, trainer.batch_size)),
+        "memory_available_bytes": available,
+        "seconds": _estimate_seconds(plan, model),
+    }
+
+
+def _text(content: dict[str, Any]) -> str:
+    lines = [f"run        {content['run']}"]
+    for section in ("model", "task", "trainer"):
+        fields = "  ".join(f"{key}={value}" for key, value in content[section].items())
+        lines.append(f"{section:<10} {fields}")
+    groups = ", ".join(f"{group} {count:,}" for group, count in content["parameters"].items())
+    reach = content["attention_reach"]
+    lines += [
+        f"seed       {content['seed']}, {content['precision']} on {content['device']}",
+        f"parameters {content['parameters_total']:,} ({content['parameters_non_embedding']:,} non-embedding): {groups}",
+        f"reach      {'unbounded' if reach is None else f'{reach:,} tokens of attention'}",
+        f"state      {content['state_bytes']:,} bytes per sequence of the longest training length",
+        f"training   at most {content['training_flops']:.3g} FLOPs ({content['flop_convention']})",
+        f"memory     about {gibibytes(content['memory_bytes'])} of"
+        f" {gibibytes(content['memory_available_bytes'])} available",
+        f"time       about {duration(content['seconds'])} of training on this machine, evaluation not counted",
+    ]
+    return "\n".join(lines)
+
+
+def _estimate_seconds(plan: RunPlan, model: PreTrainedModel) -> float:
+    """Seconds of all training steps, from one timed forward and backward pass on a few of the first batch's rows."""
+    trainer = plan.trainer
+    batch = plan.task.training_batch(plan.seed, 0, trainer.batch_size)
+    # The first batch may be a short one: batches are timed per token and scaled to the longest.
+    rows = max(1, min(trainer.batch_size, _TIMED_TOKENS // batch.input_ids.shape[1]))
+    sample = batch.rows(0, rows).to(plan.device)
+    model.to(device=plan.device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
+    model.train()
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.autocast(plan.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+            logits = model(sample.input_ids, attention_mask=sample.attention_mask).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), sample.labels.flatten(), ignore_index=IGNORED_LABEL)
+        loss.backward()
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    per_token = seconds / sample.input_ids.numel()
+    return per_token * plan.task.longest_sequence * trainer.batch_size * trainer.steps

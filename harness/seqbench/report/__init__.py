@@ -1,0 +1,1 @@
+"""Results for people: tables and plots made from stored results, never from a run in memory."""

@@ -1,0 +1,77 @@
+"""Stored results arranged for tables and plots."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seqbench.statistics import Summary, summarise
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model's primary metric over the primary coordinate.
+
+    Attributes:
+        label: the model's name.
+        reach: its attention reach, or None.
+        points: coordinate value -> the values of all seeds, in order of seeds.
+    """
+
+    label: str
+    reach: int | None
+    points: dict[float, list[float]]
+
+    def summary(self, coordinate: float) -> Summary | None:
+        """Mean and spread at a coordinate, or None where nothing was measured."""
+        values = self.points.get(coordinate)
+        return summarise(values) if values else None
+
+
+def label_of(result: Result) -> str:
+    """Name of the model as tables show it."""
+    ablation = result["model"]["ablation"]
+    return f"{result['model']['name']} ({ablation})" if ablation else result["model"]["name"]
+
+
+def complete(results: Sequence[Result]) -> list[Result]:
+    """The results that have measurements."""
+    return [result for result in results if result["status"] == "complete"]
+
+
+def by_model(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results grouped by model label, in order of first appearance."""
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[label_of(result)].append(result)
+    return dict(groups)
+
+
+def primary_curves(results: Sequence[Result]) -> list[Curve]:
+    """One curve per model with at least one complete result."""
+    curves = []
+    for label, group in by_model(complete(results)).items():
+        points: dict[float, list[float]] = defaultdict(list)
+        for result in group:
+            task = result["task"]
+            for measurement in result["measurements"]:
+                place = measurement["coordinates"].get(task["primary_coordinate"])
+                if measurement["metric"] == task["primary_metric"] and place is not None:
+                    points[place].append(_number(measurement["value"]))
+        curves.append(Curve(label, group[0]["attention_reach"], dict(sorted(points.items()))))
+    return curves
+
+
+def overall(result: Result) -> float | None:
+    """The primary metric over the whole test set (the measurement without coordinates), or None."""
+    for measurement in result["measurements"]:
+        if measurement["metric"] == result["task"]["primary_metric"] and not measurement["coordinates"]:
+            return _number(measurement["value"])
+    return None
+
+
+def _number(value: float | None) -> float:
+    """A stored value; JSON has no NaN, which is stored as null."""
+    return float("nan") if value is None else value

@@ -1,0 +1,203 @@
+"""One run from plan to result."""
+
+import dataclasses
+import time
+import traceback
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from seqbench.accounting import (
+    FLOP_CONVENTION,
+    count_parameters,
+    estimate_memory,
+    non_embedding,
+    require_memory,
+)
+from seqbench.contracts import Evaluation
+from seqbench.environment import available_bytes, describe_environment
+from seqbench.errors import RequestError, RunFailure
+from seqbench.plan import RunPlan
+from seqbench.predictor import ModelPredictor
+from seqbench.store.files import write_json_lines, write_text
+from seqbench.store.run_folder import SCHEMA, RunFolder
+from seqbench.training.progress import TrainingProgress, duration
+from seqbench.training.trainer import Interrupted, Trainer, TrainingState
+
+# State sizes are stored for the longest training sequence and for these lengths.
+_STATE_LENGTHS = (1024, 65536)
+
+
+def build_model(plan: RunPlan) -> PreTrainedModel:
+    """The plan's model, freshly initialised from the plan's seed, on the CPU."""
+    set_seed(plan.seed)
+    return plan.model.build(plan.model_config)
+
+
+def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dict[str, Any]:
+    """Train, test and store, or return the result that is already there.
+
+    Failures of the run itself (divergence, out of memory, a plugin that raises) are stored and returned as a result
+    with status "failed"; with `retry_failed` such a stored result is forgotten and the run goes on from its last
+    checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it.
+    """
+    with folder.locked():
+        run = describe(plan)
+        finished = stored_result(plan, folder)
+        if finished is not None and not (retry_failed and finished["status"] == "failed"):
+            return finished
+        model = build_model(plan)
+        require_memory(plan, estimate_memory(plan, model), available_bytes(plan.device))
+        folder.open(run, describe_environment(plan.device))
+        folder.remove_result()
+        started = time.time()
+        try:
+            result = {**_header(plan, model), **_train_and_test(plan, model, folder)}
+        except (RequestError, Interrupted):
+            raise
+        except Exception as error:
+            result = _failed(plan, model, *_explain(error, folder))
+        finally:
+            folder.close()
+        result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        result["wall_seconds"] = time.time() - started
+        folder.write_result(result)
+        return result
+
+
+def describe(plan: RunPlan) -> dict[str, Any]:
+    """Content of run.json."""
+    return {"schema": SCHEMA, "hash": plan.run_hash, "identity": plan.identity}
+
+
+def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
+    """The result of this very plan in the folder, or None."""
+    run = folder.read_run()
+    return folder.read_result() if run is not None and run["hash"] == plan.run_hash else None
+
+
+def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) -> dict[str, Any]:
+    """Store a failed result for a run whose process ended without leaving one."""
+    result = _failed(plan, build_model(plan), reason, message)
+    folder.open(describe(plan), describe_environment(plan.device))
+    folder.write_result(result)
+    return result
+
+
+def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
+    reach = plan.model.attention_reach(plan.model_config)
+    trainer = Trainer(
+        model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.checkpoints, folder.log
+    )
+    predictor = ModelPredictor(model, plan.device, plan.precision, reach)
+    folder.rewind_metrics(trainer.state.step)
+    with TrainingProgress(f"{plan.label} seed {plan.seed}", plan.trainer.steps, trainer.state.step) as progress:
+        if trainer.state.step:
+            progress.note(f"continues from step {trainer.state.step}")
+
+        def validate(step: int) -> None:
+            evaluation = plan.task.evaluate(predictor, "validation")
+            _log_evaluation(folder, step, "validation", evaluation)
+            progress.note(f"step {step}: validation {_headline(plan, evaluation)}")
+
+        if trainer.state.step < plan.trainer.steps:
+            trainer.train(progress, validate)
+            trainer.save_final()
+        state = trainer.state
+        progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}; testing")
+        evaluation = plan.task.evaluate(predictor, "test")
+    _log_evaluation(folder, state.step, "test", evaluation)
+    write_json_lines(folder.items, evaluation.items)
+    model.save_pretrained(folder.path / "model")
+    return _outcome(plan, state, evaluation)
+
+
+def _header(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
+    """What is known of a run before it trains."""
+    plugin, config, task = plan.model, plan.model_config, plan.task
+    parameters = count_parameters(plugin, model)
+    flops = plugin.flops(config, task.longest_sequence)
+    lengths = sorted({task.longest_sequence, *_STATE_LENGTHS})
+    return {
+        "schema": SCHEMA,
+        "status": "complete",
+        "hash": plan.run_hash,
+        "model": {"name": plan.model_name, "ablation": plan.ablation, "config": dataclasses.asdict(config)},
+        "task": {
+            "name": plan.task_name,
+            "config": dataclasses.asdict(task.config),
+            "primary_metric": task.primary_metric,
+            "higher_is_better": task.higher_is_better,
+            "primary_coordinate": task.primary_coordinate,
+        },
+        "seed": plan.seed,
+        "precision": plan.precision,
+        "device": plan.device.type,
+        "parameters": parameters,
+        "parameters_total": sum(parameters.values()),
+        "parameters_non_embedding": non_embedding(parameters),
+        "flops": {
+            "convention": FLOP_CONVENTION,
+            "sequence_length": task.longest_sequence,
+            "forward_per_token": flops.forward_total / task.longest_sequence,
+            "training_per_token": flops.training_total / task.longest_sequence,
+        },
+        "state_bytes": {str(length): plugin.state_bytes(config, length) for length in lengths},
+        "attention_reach": plugin.attention_reach(config),
+        "receptive_field": plugin.receptive_field(config),
+        "confounds": plugin.confounds(config),
+        "notes": task.report_notes(plugin.attention_reach(config)),
+    }
+
+
+def _outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dict[str, Any]:
+    target = plan.trainer.steps
+    return {
+        "budgets": [
+            {"kind": "steps", "target": target, "achieved": state.step, "deviation": state.step / target - 1},
+        ],
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "data_order_sha256": state.data_order,
+        "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements],
+    }
+
+
+def _failed(plan: RunPlan, model: PreTrainedModel, reason: str, message: str) -> dict[str, Any]:
+    return {
+        **_header(plan, model),
+        "status": "failed",
+        "failure": {"reason": reason, "message": message},
+        "budgets": [],
+        "measurements": [],
+    }
+
+
+def _explain(error: Exception, folder: RunFolder) -> tuple[str, str]:
+    """Reason and message of a failed run; an unexpected error leaves its traceback in the folder."""
+    message = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, RunFailure):
+        return error.reason, str(error)
+    # torch's CPU allocator raises a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
+        return "out-of-memory", f"{message}; a smaller micro_batch_size keeps the batch and takes less memory"
+    write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
+    return "error", f"{type(error).__name__}: {message} (see {folder.path / 'traceback.txt'})"
+
+
+def _log_evaluation(folder: RunFolder, step: int, split: str, evaluation: Evaluation) -> None:
+    """Every look at validation or test data leaves a line in the log."""
+    measurements = [dataclasses.asdict(measurement) for measurement in evaluation.measurements]
+    folder.log({"kind": "evaluation", "split": split, "step": step, "measurements": measurements})
+
+
+def _headline(plan: RunPlan, evaluation: Evaluation) -> str:
+    """The primary metric over its coordinate in one line."""
+    task = plan.task
+    parts = [
+        f"{measurement.coordinates[task.primary_coordinate]}: {measurement.value:.3f}"
+        for measurement in evaluation.measurements
+        if measurement.metric == task.primary_metric and task.primary_coordinate in measurement.coordinates
+    ]
+    return f"{task.primary_metric} by {task.primary_coordinate}  " + "  ".join(parts)

@@ -1,0 +1,1 @@
+"""Training: one loop, one optimizer set-up and one schedule for every model."""

@@ -1,0 +1,84 @@
+"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# Seconds between two plain lines: often enough to see life, rarely enough to read a log.
+_LINE_INTERVAL = 10.0
+
+
+class ProgressReporter(Protocol):
+    """What the trainer tells while it works."""
+
+    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Step `step` (counted from 1) is done; loss and rate over the last few steps."""
+
+    def note(self, message: str) -> None:
+        """Something worth a line of its own."""
+
+
+class TrainingProgress:
+    """Shows steps, rate, loss and time left on standard error."""
+
+    def __init__(self, label: str, steps: int, first_step: int) -> None:
+        self._label, self._steps, self._first = label, steps, first_step
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._bar_task: TaskID | None = None
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> "TrainingProgress":
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]}  {task.fields[rate]} tokens/s  left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar_task = self._bar.add_task(
+                self._label, total=self._steps, completed=self._first, loss="-", rate="-"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Show that `step` steps are done."""
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=step, loss=f"{loss:.3f}", rate=f"{tokens_per_second:,.0f}")
+            return
+        now = time.monotonic()
+        if now - self._last_line < _LINE_INTERVAL and step < self._steps:
+            return
+        self._last_line = now
+        left = (now - self._started) / max(1, step - self._first) * (self._steps - step)
+        print(
+            f"{self._label}: step {step}/{self._steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s"
+            f"  left {duration(left)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def note(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(f"{self._label}: {message}", highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
