@@ -35,8 +35,8 @@ class GridRun:
 def plan_grid(request: RunRequest, models: Sequence[str], seeds: int, runs: Path) -> list[GridRun]:
     """All runs of a comparison, seed by seed, so that every model has a result early.
 
-    `request` gives everything but model and seed. Changes whose key begins with the name of a compared model, such as
-    "pmnet.memory_size", go to that model alone. Raises RequestError for the first thing that is wrong.
+    `request` gives everything but model and seed. Changes whose key is "<name of a compared model>.<field>" go to
+    that model alone. Raises RequestError for the first thing that is wrong.
     """
     repeated = sorted({model for model in models if list(models).count(model) > 1})
     if repeated:

@@ -4,6 +4,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from functools import cache
@@ -15,7 +16,6 @@ import torch
 
 import seqbench
 
-_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "triton", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "allocator": "tuned" if tune_allocator() else "default",
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": _packages(),
     }
 
 
@@ -82,11 +82,16 @@ def _commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _packages() -> dict[str, str]:
+    """Versions of all declared dependencies, optional ones included, that are installed."""
+    versions = {}
+    for requirement in importlib.metadata.requires("seqbench") or []:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import PreTrainedModel
 
 from seqbench.accounting import (
@@ -94,7 +95,7 @@ def _estimate_seconds(plan: RunPlan, model: PreTrainedModel) -> float:
     # The first batch may be a short one: batches are timed per token and scaled to the longest.
     rows = max(1, min(trainer.batch_size, _TIMED_TOKENS // batch.input_ids.shape[1]))
     sample = batch.rows(0, rows).to(plan.device)
-    model.to(device=plan.device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
+    nn.Module.to(model, plan.device)
     model.train()
     seconds = 0.0
     for _ in range(2):

@@ -58,6 +58,8 @@ def main() -> None:
     # A dotted path such as my_module:MyModel is looked for where the command is typed, as `python -m` would.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    # transformers draws a bar for every file it reads or writes; a run has its own.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     bench(prog_name="bench")

@@ -91,7 +91,7 @@ def check_settings(config: Any) -> None:
 def with_settings(config: Config, changes: Mapping[str, str], owner: str) -> Config:
     """A copy of `config` with the fields in `changes` parsed from text and checked.
 
-    `owner` says whose fields these are ("model pmnet") in messages. Raises RequestError for an unknown field, a value
+    `owner` says whose fields these are ("task x") in messages. Raises RequestError for an unknown field, a value
     of the wrong type or out of range, and for combinations that the config's own checks refuse.
     """
     from seqbench.suggestions import did_you_mean

@@ -1,6 +1,6 @@
 """Result tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from seqbench.contracts import LOOKBACK
 from seqbench.report.results import Curve, Result, by_model, complete, label_of, overall, primary_curves
-from seqbench.statistics import summarise
+from seqbench.statistics import Summary, summarise
 from seqbench.training.progress import duration
 
 
@@ -19,7 +19,7 @@ def run_report(result: Result) -> RenderableType:
     if result["status"] != "complete":
         return Text(failure_line(result), style="bold red")
     return Group(
-        _models_table([result]),
+        _facts_table([result]),
         _measurements_table(result),
         *_notes([result]),
         *_confounds([result]),
@@ -30,7 +30,8 @@ def comparison_report(results: Sequence[Result]) -> RenderableType:
     """Models side by side: the primary metric by its coordinate as mean and spread over seeds, then facts."""
     parts: list[RenderableType] = []
     if complete(results):
-        parts += [_side_by_side(results), _models_table(results), *_notes(results), *_confounds(results)]
+        parts += [_side_by_side(results), *_legend(results), _facts_table(results)]
+        parts += [*_notes(results), *_confounds(results)]
     parts += [Text(failure_line(result), style="bold red") for result in results if result["status"] != "complete"]
     return Group(*parts)
 
@@ -65,32 +66,49 @@ def _cell(curve: Curve, place: float, task: dict[str, Any]) -> str:
     summary = curve.summary(place)
     if summary is None:
         return "-"
-    mean = f"{summary.mean:.3f}" if summary.deviation is None else f"{summary.mean:.3f} ± {summary.deviation:.3f}"
     beyond = task["primary_coordinate"] == LOOKBACK and curve.reach is not None and place > curve.reach
-    return f"{mean} *" if beyond else mean
+    return f"{_with_spread(summary)} *" if beyond else _with_spread(summary)
 
 
-def _models_table(results: Sequence[Result]) -> Table:
+def _legend(results: Sequence[Result]) -> list[Text]:
+    marked = any(result["attention_reach"] is not None for result in complete(results))
+    if not marked or results[0]["task"]["primary_coordinate"] != LOOKBACK:
+        return []
+    return [Text("* beyond the reach of the model's attention")]
+
+
+def _facts_table(results: Sequence[Result]) -> Table:
+    """What a model is and what it cost, a column per model."""
     task = results[0]["task"]
+    groups = by_model(complete(results))
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("model", "parameters", "non-embedding", "training FLOPs/token", "state", "reach", "tokens", "time"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    table.add_column(f"{_words(task['primary_metric'])}, all", justify="right")
-    for label, group in by_model(complete(results)).items():
-        first = group[0]
-        length, state = next(iter(first["state_bytes"].items()))
-        table.add_row(
-            label,
-            f"{first['parameters_total']:,}",
-            f"{first['parameters_non_embedding']:,}",
-            f"{first['flops']['training_per_token']:.3g}",
-            f"{state / 1024:,.1f} KiB at {int(length):,}",
-            _reach(first["attention_reach"]),
-            f"{first['tokens']:,}",
-            duration(summarise([result["seconds"] for result in group]).mean),
-            _overall(group),
-        )
+    table.add_column("")
+    for label in groups:
+        table.add_column(label, justify="right")
+    for heading, describe in _FACTS.items():
+        table.add_row(heading, *[describe(group[0]) for group in groups.values()])
+    table.add_row("training time", *[duration(_mean(group, "seconds")) for group in groups.values()])
+    table.add_row(f"{_words(task['primary_metric'])}, all", *map(_overall, groups.values()), style="bold")
     return table
+
+
+def _state(result: Result) -> str:
+    length, size = next(iter(result["state_bytes"].items()))
+    return f"{size / 1024:,.1f} KiB at {int(length):,}"
+
+
+_FACTS: dict[str, Callable[[Result], str]] = {
+    "parameters": lambda result: f"{result['parameters_total']:,}",
+    "  non-embedding": lambda result: f"{result['parameters_non_embedding']:,}",
+    "training FLOPs/token": lambda result: f"{result['flops']['training_per_token']:.3g}",
+    "state at tokens": _state,
+    "attention reach": lambda result: _reach(result["attention_reach"]),
+    "tokens trained": lambda result: f"{result['tokens']:,}",
+}
+
+
+def _mean(group: Sequence[Result], key: str) -> float:
+    return summarise([result[key] for result in group]).mean
 
 
 def _overall(group: Sequence[Result]) -> str:
@@ -98,9 +116,11 @@ def _overall(group: Sequence[Result]) -> str:
     if not values:
         return "-"
     summary = summarise(values)
-    if summary.deviation is None:
-        return f"{summary.mean:.3f}"
-    return f"{summary.mean:.3f} ± {summary.deviation:.3f} ({summary.seeds} seeds)"
+    return _with_spread(summary) if summary.deviation is None else f"{_with_spread(summary)} ({summary.seeds} seeds)"
+
+
+def _with_spread(summary: Summary) -> str:
+    return f"{summary.mean:.3f}" if summary.deviation is None else f"{summary.mean:.3f} ± {summary.deviation:.3f}"
 
 
 def _measurements_table(result: Result) -> Table:
@@ -111,7 +131,8 @@ def _measurements_table(result: Result) -> Table:
         rows.setdefault(place, {})[measurement["metric"]] = measurement
     coordinates = list(dict.fromkeys(name for place in rows for name, _ in place))
     metrics = list(dict.fromkeys(measurement["metric"] for measurement in result["measurements"]))
-    table = Table(box=box.SIMPLE_HEAD)
+    title = "test set; in brackets how many items stand behind a figure"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in [*coordinates, *metrics]:
         table.add_column(_words(name), justify="right")
     for place, values in rows.items():
@@ -123,12 +144,13 @@ def _measurements_table(result: Result) -> Table:
 
 def _measured(measurement: dict[str, Any]) -> str:
     value = measurement["value"]
-    return f"{'not finite' if value is None else format(value, '.3f')}  (n {measurement['n']:,})"
+    return f"{'not finite' if value is None else format(value, '.3f')} ({measurement['n']:,})"
 
 
 def _notes(results: Sequence[Result]) -> list[Text]:
-    lines = dict.fromkeys(line for result in complete(results) for line in result["notes"])
-    return [Text(line) for line in lines]
+    """What the task says of the result; of several models, what holds for all of them."""
+    lists = [result["notes"] for result in complete(results)]
+    return [Text(line) for line in lists[0] if all(line in lines for lines in lists)]
 
 
 def _confounds(results: Sequence[Result]) -> list[Text]:
