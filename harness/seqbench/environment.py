@@ -17,7 +17,6 @@ import torch
 import seqbench
 
 
-
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware, threads and settings that can change numbers or speed, as plain data."""
     return {

@@ -57,7 +57,7 @@ def compare(
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
-        raise RequestError("--models takes names separated by commas, for example --models first,second; `bench list models` shows them")
+        raise RequestError("--models takes names separated by commas; `bench list models` shows what is installed")
     request = RunRequest("", task, presets, parse_changes(changes), None, first_seed, device, precision)
     grid = plan_grid(request, names, seeds, runs)
     folder = output or grid_folder(grid, runs)
