@@ -92,16 +92,16 @@ def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> N
             f"its weights, gradients and optimizer state alone take {gibibytes(estimate.fixed)}:"
             " choose a smaller preset"
         )
-    elif estimate.evaluation > room:
-        tokens = plan.task.tokens_per_evaluation_call
-        advice = f"evaluating {tokens:,} tokens at once is too much: choose shorter test lengths"
-    elif fitting >= 1:
-        advice = f"type --set micro_batch_size={fitting} (the batch stays {plan.trainer.batch_size})"
-    else:
+    elif fitting < 1:
         advice = (
             f"one training sequence of {plan.task.longest_sequence:,} tokens alone takes"
             f" {gibibytes(estimate.per_sequence)}: choose shorter sequences or a smaller model"
         )
+    elif estimate.evaluation > room:
+        tokens = plan.task.tokens_per_evaluation_call
+        advice = f"evaluating {tokens:,} tokens at once is too much: choose shorter test lengths"
+    else:
+        advice = f"type --set micro_batch_size={fitting} (the batch stays {plan.trainer.batch_size})"
     raise RequestError(f"{message}\n{advice}")
 
 

@@ -78,7 +78,7 @@ def friendly_errors(command: Command) -> Command:
             _report(error, traceback, options, "refused")
             sys.exit(EXIT_WRONG_REQUEST)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("bench: interrupted", err=True)
+            click.echo("bench: interrupted; the same command goes on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
             if isinstance(error, click.ClickException | click.exceptions.Exit | SystemExit):

@@ -1,0 +1,3 @@
+"""A plugin module that leaves the interpreter."""
+
+raise SystemExit(0)

@@ -1,0 +1,195 @@
+"""Toy model plugins, named on the command line by dotted path: `toy_model:Averager` and its misbehaving variants."""
+
+import dataclasses
+import os
+import signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, setting
+from seqbench.errors import RequestError
+
+
+class AveragerConfig(PreTrainedConfig):
+    model_type = "toy-averager"
+
+    vocab_size: int = 8
+    width: int = 8
+    dropout: float = 0.0
+
+
+class AveragerModel(PreTrainedModel):
+    """The mean of the past beside the present token, through one hidden layer; the head is tied to the embedding."""
+
+    config_class = AveragerConfig
+    _tied_weights_keys: ClassVar = {"lm_head.weight": "embedding.weight"}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.inner = nn.Linear(2 * config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.width)
+        self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, input_ids, attention_mask=None, **_):
+        present = self.embedding(input_ids)
+        weights = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        weights = weights.unsqueeze(-1).to(present.dtype)
+        past = (present * weights).cumsum(1) / weights.cumsum(1).clamp(min=1)
+        hidden = present + self.dropout(torch.relu(self.inner(torch.cat((present, past), dim=-1))))
+        return CausalLMOutputWithPast(logits=self.lm_head(self.norm(hidden)))
+
+
+@dataclass(frozen=True)
+class AveragerSettings:
+    vocab_size: int = setting(8, "token ids", minimum=1)
+    width: int = setting(8, "size of everything", minimum=1, maximum=100_000_000)
+    dropout: float = setting(0.1, "share of hidden units dropped in training", minimum=0, maximum=0.9)
+    note: str | None = setting(None, "free text")
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+class Averager(ModelPlugin[AveragerSettings]):
+    """A toy model: the mean of the past."""
+
+    name = "averager"
+    summary = "the mean of the past"
+    version = "1"
+    config_class = AveragerSettings
+    presets: ClassVar = {"tiny": AveragerSettings(), "wide": AveragerSettings(width=12)}
+    width_axis = WidthAxis("width", 1)
+    ablations: ClassVar = {"no-dropout": {"dropout": 0.0}}
+
+    def build(self, config):
+        model = AveragerModel(
+            AveragerConfig(vocab_size=config.vocab_size, width=config.width, dropout=config.dropout)
+        )
+        return self.equip(model)
+
+    def equip(self, model):
+        return model
+
+    def with_vocabulary(self, config, vocab_size):
+        return dataclasses.replace(config, vocab_size=vocab_size)
+
+    def parameter_group(self, parameter_name):
+        return "embedding" if "embedding" in parameter_name else "inner"
+
+    def flops(self, config, sequence_length):
+        per_token = 2 * config.width * (2 * config.width + config.vocab_size)
+        return Flops({"all": per_token * sequence_length})
+
+    def state_bytes(self, config, sequence_length):
+        return 4 * config.width
+
+    def attention_reach(self, config):
+        return None
+
+    def receptive_field(self, config):
+        return None
+
+    def confounds(self, config):
+        return {"depth": "1 layer", "dropout": f"{config.dropout:g}"}
+
+
+class ShortSighted(Averager):
+    """Says that its attention bridges one token."""
+
+    name = "short-sighted"
+
+    def attention_reach(self, config):
+        return 1
+
+
+class RaisesInBuild(Averager):
+    def build(self, config):
+        raise ArithmeticError("no such architecture")
+
+
+class RaisesInAccounting(Averager):
+    def flops(self, config, sequence_length):
+        raise ArithmeticError("nobody counts this")
+
+
+class RaisesInConfig(Averager):
+    def with_vocabulary(self, config, vocab_size):
+        raise RequestError(f"this model reads no vocabulary of {vocab_size}")
+
+
+def _hooked(act):
+    """A model that calls `act` in every forward pass of training, the first one (which measures memory) excepted."""
+
+    class Hooked(Averager):
+        def equip(self, model):
+            calls = []
+
+            def hook(module, inputs):
+                calls.append(module.training)
+                if len(calls) > 3 and module.training:
+                    act()
+
+            model.inner.register_forward_pre_hook(hook)
+            return model
+
+    return Hooked
+
+
+def _raise(error):
+    raise error
+
+
+class RaisesInForward(_hooked(lambda: _raise(ArithmeticError("the scan does not commute\nsecond line")))):
+    pass
+
+
+class RunsOutOfMemory(_hooked(lambda: _raise(torch.OutOfMemoryError("tried to allocate 7 PiB")))):
+    pass
+
+
+class Dies(_hooked(lambda: os.kill(os.getpid(), signal.SIGKILL))):
+    pass
+
+
+class RaisesAtOnce(Averager):
+    def equip(self, model):
+        model.inner.register_forward_pre_hook(lambda module, inputs: _raise(ArithmeticError("not even once")))
+        return model
+
+
+class Untidy(Averager):
+    """Leaves out what the contract requires."""
+
+    confounds = ModelPlugin.confounds
+    flops = ModelPlugin.flops
+
+
+class NoPresetOfThatName(Averager):
+    default_preset = "huge"
+
+
+class TakesArgument(Averager):
+    """Named with an argument, as in toy:argument."""
+
+    def __init__(self, argument):
+        if argument == "bad":
+            raise RequestError("there is no model of the type 'bad'")
+        self.summary = f"the mean of {argument}"
+
+
+class NotAPlugin:
+    name = "not-a-plugin"
