@@ -161,13 +161,14 @@ def _sort_changes(changes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     for key, text in changes.items():
         owner, dot, field = key.partition(".")
         if not dot:
-            sorted_changes["trainer"][key] = text
-        elif owner in sorted_changes:
-            sorted_changes[owner][field] = text
-        else:
+            owner, field = "trainer", key
+        if owner not in sorted_changes:
             raise RequestError(
                 f"--set {key}={text}: a key is model.FIELD, task.FIELD or a field of the trainer, not {owner!r}.FIELD"
             )
+        if field in sorted_changes[owner]:
+            raise RequestError(f"--set {field} and {owner}.{field} are the same field; give it once")
+        sorted_changes[owner][field] = text
     return sorted_changes
 
 

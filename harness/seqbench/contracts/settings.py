@@ -5,6 +5,7 @@ A config is a frozen dataclass whose fields are declared with `setting`. The sam
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -41,11 +42,11 @@ class SettingInfo:
         if self.choices is not None:
             return "one of " + ", ".join(map(str, self.choices))
         if self.minimum is not None and self.maximum is not None:
-            return f"from {self.minimum:g} to {self.maximum:g}"
+            return f"from {self.minimum} to {self.maximum}"
         if self.minimum is not None:
-            return f"at least {self.minimum:g}"
+            return f"at least {self.minimum}"
         if self.maximum is not None:
-            return f"at most {self.maximum:g}"
+            return f"at most {self.maximum}"
         return ""
 
 
@@ -105,20 +106,25 @@ def with_settings(config: Config, changes: Mapping[str, str], owner: str) -> Con
             )
         values[name] = _parse(text, infos[name], owner)
     try:
-        return dataclasses.replace(config, **values)  # type: ignore[type-var]
-    except RequestError as error:
+        changed = dataclasses.replace(config, **values)  # type: ignore[type-var]
+        # A config that does not check itself is checked all the same.
+        check_settings(changed)
+    except (RequestError, ValueError) as error:
         raise RequestError(f"{owner}: {error}") from error
+    return changed
 
 
 def _check_range(info: SettingInfo, entry: Any) -> None:
     if entry is None:
         return
+    # A NaN compares false with every bound, and no setting has a use for infinity.
+    if isinstance(entry, float) and not math.isfinite(entry):
+        raise RequestError(f"{info.name} must be a finite number, not {entry!r}")
     below = info.minimum is not None and entry < info.minimum
     above = info.maximum is not None and entry > info.maximum
     unlisted = info.choices is not None and entry not in info.choices
-    # A NaN compares false with every bound, so it is refused by name.
-    if below or above or unlisted or (isinstance(entry, float) and entry != entry):
-        raise RequestError(f"{info.name} must be {info.allowed or 'a finite number'}, not {entry!r}")
+    if below or above or unlisted:
+        raise RequestError(f"{info.name} must be {info.allowed}, not {entry!r}")
 
 
 def _parse(text: str, info: SettingInfo, owner: str) -> Any:

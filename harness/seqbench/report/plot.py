@@ -43,15 +43,19 @@ def plot_results(results: Sequence[Result], path: Path) -> bool:
     for reach, labels in reaches.items():
         axes.axvline(reach, color="0.4", linestyle="--", linewidth=1)
         axes.annotate(
-            f" attention reach {reach}: {', '.join(labels)}",
-            (reach, 0.02),
+            f"attention reach {reach}: {', '.join(labels)}",
+            (reach, 0.03),
             xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
             rotation=90,
             fontsize=8,
             color="0.4",
         )
     axes.set_xlabel(task["primary_coordinate"].replace("_", " ") + (" (tokens)" if reaches else ""))
-    axes.set_ylabel(task["primary_metric"].replace("_", " "))
+    axes.set_ylabel(f"{task['primary_metric'].replace('_', ' ')} ({curves[0].unit})")
+    if curves[0].unit == "fraction":
+        axes.set_ylim(-0.02, 1.02)
     axes.set_title(f"{task['name']}: line = mean over seeds, dots = seeds, band = range", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()

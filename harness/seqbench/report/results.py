@@ -17,11 +17,13 @@ class Curve:
     Attributes:
         label: the model's name.
         reach: its attention reach, or None.
+        unit: unit of the values.
         points: coordinate value -> the values of all seeds, in order of seeds.
     """
 
     label: str
     reach: int | None
+    unit: str
     points: dict[float, list[float]]
 
     def summary(self, coordinate: float) -> Summary | None:
@@ -54,13 +56,15 @@ def primary_curves(results: Sequence[Result]) -> list[Curve]:
     curves = []
     for label, group in by_model(complete(results)).items():
         points: dict[float, list[float]] = defaultdict(list)
+        unit = ""
         for result in group:
             task = result["task"]
             for measurement in result["measurements"]:
                 place = measurement["coordinates"].get(task["primary_coordinate"])
                 if measurement["metric"] == task["primary_metric"] and place is not None:
                     points[place].append(_number(measurement["value"]))
-        curves.append(Curve(label, group[0]["attention_reach"], dict(sorted(points.items()))))
+                    unit = measurement["unit"]
+        curves.append(Curve(label, group[0]["attention_reach"], unit, dict(sorted(points.items()))))
     return curves
 
 

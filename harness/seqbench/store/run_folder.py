@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,16 +25,16 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.items = path / "items.jsonl"
-        self.plot = path / "accuracy.png"
+        self.plot = path / "plot.png"
         self._metrics: TextIO | None = None
 
     def read_run(self) -> dict[str, Any] | None:
         """Content of run.json, or None when there is none."""
-        return self._read("run.json")
+        return self._read("run.json", ("hash", "identity"))
 
     def read_result(self) -> dict[str, Any] | None:
         """Content of result.json, or None when the run is not finished."""
-        return self._read("result.json")
+        return self._read("result.json", ("status", "model", "task"))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Store the result; the run is finished from here on."""
@@ -84,13 +84,22 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RequestError(f"another bench process is at work on {self.path}; wait for it to end") from None
-            yield
+            try:
+                yield
+            finally:
+                self._remove_when_empty()
 
     def rewind_metrics(self, step: int) -> None:
-        """Drop lines after `step`: what was logged after the checkpoint that the run goes on from."""
+        """Drop what was logged after checkpoint `step`, from which the run goes on; evaluations at `step` come after
+        it.
+        """
         path = self.path / "metrics.jsonl"
         if path.exists():
-            kept = [row for row in read_json_lines(path) if row["step"] <= step]
+            kept = [
+                row
+                for row in read_json_lines(path)
+                if row["step"] < step or (row["step"] == step and row["kind"] == "train")
+            ]
             write_text(path, "".join(map(json_line, kept)))
 
     def log(self, record: dict[str, Any]) -> None:
@@ -107,14 +116,24 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _remove_when_empty(self) -> None:
+        """A request that was refused leaves no folder, and no lock in a folder that is not a run's."""
+        if not (self.path / "run.json").exists():
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def _read(self, name: str, required: tuple[str, ...]) -> dict[str, Any] | None:
         path = self.path / name
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RequestError(f"{path} cannot be read: {error}\nmove it away to start this run again") from error
+        if not isinstance(content, dict) or any(key not in content for key in required):
+            raise RequestError(f"{path} was not written by bench; choose another folder with --output, or move it away")
+        return content
 
 
 def describe_run(run: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ def save_checkpoint(
         shutil.rmtree(final)
     temporary.rename(final)
     _flush(folder)
-    for other in list_checkpoints(folder):
+    # What an interrupted write left behind goes too.
+    for other in [*list_checkpoints(folder), *folder.glob(".step-*.tmp")]:
         if other != final:
             shutil.rmtree(other)
     return final
@@ -64,10 +65,11 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.O
         _restore_optimizers(optimizers, load_file(path / name), state.pop("optimizers"))
         name = _RANDOM
         _restore_random_states(load_file(path / name))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise RunFailure(
             "corrupt-checkpoint",
-            f"{path / name} cannot be read: {error}\nremove the folder {path} to start from the beginning",
+            f"{path / name} cannot be read: {error}\nremove the folder {path} and type the command with"
+            " --retry-failed to start from the beginning",
         ) from error
     return state
 

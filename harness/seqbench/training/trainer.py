@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -79,6 +80,8 @@ class Trainer:
         checkpoints: Path,
         log: Callable[[dict[str, Any]], None],
     ) -> None:
+        # Accelerate keeps one precision a process; a second run in the same process may want another.
+        AcceleratorState._reset_state()
         self._accelerator = Accelerator(
             cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
         )
@@ -103,19 +106,23 @@ class Trainer:
         interval = self._new_interval()
         with Interruption() as interruption:
             while self.state.step < settings.steps:
-                self._step(interval)
-                step = self.state.step
-                last = step == settings.steps
-                pause = interruption.requested or last
-                if step % settings.log_interval == 0 or pause or self._due(settings.checkpoint_interval):
-                    interval = self._report(interval, progress)
-                if (self._due(settings.checkpoint_interval) or pause) and not last:
-                    self._save()
-                if interruption.requested and not last:
-                    raise Interrupted
-                if self._due(settings.evaluation_interval) and not last:
-                    evaluate(step)
+                # After the checkpoint of the same step, so that a run that goes on from there evaluates once more and
+                # finds the random generators as they were.
+                if self.state.step and self._due(settings.evaluation_interval):
+                    evaluate(self.state.step)
                     interval = self._new_interval()
+                self._step(interval)
+                last = self.state.step == settings.steps
+                # Asked once: a signal that comes later in this round is answered in the next one.
+                stop = interruption.requested and not last
+                save = stop or (self._due(settings.checkpoint_interval) and not last)
+                if save or last or self._due(settings.log_interval) or self._due(settings.evaluation_interval):
+                    interval = self._report(interval, progress)
+                if save:
+                    self._save()
+                    interval = self._new_interval()
+                if stop:
+                    raise Interrupted
         return self.state
 
     def save_final(self) -> None:

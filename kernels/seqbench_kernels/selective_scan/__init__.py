@@ -19,7 +19,8 @@ def selective_scan(
         u: (batch, length, channels) inputs, length at least 1.
         dt: (batch, length, channels) step sizes, not negative; a step size of 0 leaves the state as it is.
         A: (channels, state), negative for a state that decays.
-        B, C: (batch, length, state) input and output maps, shared by the channels.
+        B: (batch, length, state) input maps, shared by the channels.
+        C: (batch, length, state) output maps, shared by the channels.
         D: (channels,) weight of the direct path.
         initial_state: (batch, channels, state), the final state of the tokens before; None is zero.
 
