@@ -20,6 +20,9 @@ FLOP_CONVENTION = (
     " no elementwise work"
 )
 
+# Copies of the weights that training holds: weights, gradients, and two moments of AdamW.
+_STATE_COPIES = 4
+
 # Tokens of the forward pass that measures what the backward pass needs per token.
 _PROBE_TOKENS = 32
 
@@ -30,17 +33,19 @@ class MemoryEstimate:
 
     Attributes:
         fixed: weights, gradients and optimizer state.
+        batch: one whole training batch as the task makes it.
         per_sequence: activations kept for the backward pass of the longest training sequence, logits included.
         evaluation: activations of the longest evaluation sequence.
     """
 
     fixed: int
+    batch: int
     per_sequence: int
     evaluation: int
 
     def total(self, micro_batch_size: int) -> int:
         """Peak with that many sequences per forward pass."""
-        return self.fixed + max(self.per_sequence * micro_batch_size, self.evaluation)
+        return self.fixed + self.batch + max(self.per_sequence * micro_batch_size, self.evaluation)
 
 
 def count_parameters(plugin: ModelPlugin[Any], model: PreTrainedModel) -> dict[str, int]:
@@ -71,11 +76,30 @@ def estimate_memory(plan: RunPlan, model: PreTrainedModel) -> MemoryEstimate:
     # Without gradients an activation lives for about one layer; a quarter of what training keeps is a generous share.
     evaluation_per_token = saved / tokens / 4 + logits
     return MemoryEstimate(
-        # Weights, gradients, and two moments of AdamW.
-        fixed=4 * parameter_bytes,
+        fixed=_STATE_COPIES * parameter_bytes,
+        # Inputs, labels and mask in int64.
+        batch=3 * 8 * plan.task.longest_sequence * plan.trainer.batch_size,
         per_sequence=round(per_token * plan.task.longest_sequence),
         evaluation=round(evaluation_per_token * plan.task.tokens_per_evaluation_call),
     )
+
+
+def require_weights(plan: RunPlan, available: int) -> None:
+    """Raise RequestError when the model alone is too large; nothing is allocated to find out."""
+    try:
+        with torch.device("meta"):
+            model = plan.model.build(plan.model_config)
+    except RequestError:
+        raise
+    except Exception:
+        # Not every architecture can be built without memory; the real build shows whether anything is wrong.
+        return
+    needed = _STATE_COPIES * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if needed > available:
+        raise RequestError(
+            f"this run needs more than {gibibytes(needed)} of memory and {gibibytes(available)} are available\n"
+            f"{_too_many_parameters(needed)}"
+        )
 
 
 def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> None:
@@ -86,13 +110,10 @@ def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> N
         return
     message = f"this run needs about {gibibytes(needed)} of memory and {gibibytes(available)} are available"
     room = available - estimate.fixed
-    fitting = room // max(1, estimate.per_sequence)
+    fitting = (room - estimate.batch) // max(1, estimate.per_sequence)
     if estimate.fixed >= available:
-        advice = (
-            f"its weights, gradients and optimizer state alone take {gibibytes(estimate.fixed)}:"
-            " choose a smaller preset"
-        )
-    elif fitting < 1:
+        advice = _too_many_parameters(estimate.fixed)
+    elif estimate.per_sequence > room:
         advice = (
             f"one training sequence of {plan.task.longest_sequence:,} tokens alone takes"
             f" {gibibytes(estimate.per_sequence)}: choose shorter sequences or a smaller model"
@@ -100,9 +121,15 @@ def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> N
     elif estimate.evaluation > room:
         tokens = plan.task.tokens_per_evaluation_call
         advice = f"evaluating {tokens:,} tokens at once is too much: choose shorter test lengths"
+    elif fitting < 1:
+        advice = f"one batch of data alone takes {gibibytes(estimate.batch)}: choose a smaller batch_size"
     else:
         advice = f"type --set micro_batch_size={fitting} (the batch stays {plan.trainer.batch_size})"
     raise RequestError(f"{message}\n{advice}")
+
+
+def _too_many_parameters(size: int) -> str:
+    return f"its weights, gradients and optimizer state alone take {gibibytes(size)}: choose a smaller preset"
 
 
 def gibibytes(count: int) -> str:

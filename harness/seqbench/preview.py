@@ -17,12 +17,11 @@ from seqbench.accounting import (
     estimate_memory,
     gibibytes,
     non_embedding,
-    require_memory,
 )
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import available_bytes
 from seqbench.plan import RunPlan
-from seqbench.runner import build_model
+from seqbench.runner import prepare_model
 from seqbench.training.progress import duration
 
 # Tokens of the timed training step; a small share of a batch, scaled up.
@@ -39,11 +38,10 @@ def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
 
 
 def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
-    model = build_model(plan)
+    model = prepare_model(plan)
     parameters = count_parameters(plan.model, model)
     memory = estimate_memory(plan, model)
     available = available_bytes(plan.device)
-    require_memory(plan, memory, available)
     length, trainer = plan.task.longest_sequence, plan.trainer
     flops = plan.model.flops(plan.model_config, length)
     micro = trainer.micro_batch_size or trainer.batch_size

@@ -5,7 +5,9 @@ Importing this module imports no plugin. A plugin that fails to import is listed
 
 import importlib
 import inspect
+import re
 import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -16,6 +18,9 @@ from seqbench.suggestions import did_you_mean
 
 MODEL_GROUP = "bench.models"
 TASK_GROUP = "bench.tasks"
+
+# package.module:Class or package.module.Class.
+_DOTTED_PATH = re.compile(r"\w+(\.\w+)*[:.]\w+")
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,9 @@ def find_model(name: str) -> ModelPlugin[Any]:
     model type), or a dotted path "package.module:Class". Raises RequestError when there is none or it is broken.
     """
     base, _, argument = name.partition(":")
-    if argument and base in _entry_points(MODEL_GROUP):
-        plugin_class = _load_announced(base, MODEL_GROUP, ModelPlugin)
+    points = _entry_points(MODEL_GROUP)
+    if argument and base in points:
+        plugin_class = _load_announced(base, points[base], MODEL_GROUP, ModelPlugin)
         return _construct(plugin_class, name, argument)
     plugin_class = _find(name, MODEL_GROUP, ModelPlugin, "model")
     return _construct(plugin_class, name)
@@ -51,12 +57,18 @@ def announced(group: str) -> dict[str, type | BrokenPlugin]:
     """Every announced plugin of an entry-point group, imported, by name; broken ones as `BrokenPlugin`."""
     contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
     found: dict[str, type | BrokenPlugin] = {}
-    for name, entry_point in sorted(_entry_points(group).items()):
+    for name, points in sorted(_entry_points(group).items()):
+        target = " and ".join(point.value for point in points)
         try:
-            found[name] = _check_contract(entry_point.load(), entry_point.value, contract)
-        except Exception as error:
-            found[name] = BrokenPlugin(name, entry_point.value, _reason(error), traceback.format_exc())
+            found[name] = _check_contract(_only(name, points, group).load(), target, contract)
+        except (Exception, SystemExit) as error:
+            found[name] = BrokenPlugin(name, target, _reason(error), traceback.format_exc())
     return found
+
+
+def installed() -> set[str]:
+    """Names of all announced models and tasks; none is imported."""
+    return {*_entry_points(MODEL_GROUP), *_entry_points(TASK_GROUP)}
 
 
 def takes_argument(plugin_class: type) -> bool:
@@ -64,24 +76,30 @@ def takes_argument(plugin_class: type) -> bool:
     return len(inspect.signature(plugin_class).parameters) > 0
 
 
-def _entry_points(group: str) -> dict[str, EntryPoint]:
-    points: dict[str, EntryPoint] = {}
+def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
+    """Announced plugins by name; more than one where packages announce different things under the same name."""
+    points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
-        known = points.get(point.name)
-        if known is not None and known.value != point.value:
-            raise RequestError(
-                f"two installed packages announce {point.name!r} under {group!r}: {known.value} and {point.value};"
-                " uninstall one, or name the class by its dotted path"
-            )
-        points[point.name] = point
+        known = points.setdefault(point.name, [])
+        if all(other.value != point.value for other in known):
+            known.append(point)
     return points
+
+
+def _only(name: str, points: list[EntryPoint], group: str) -> EntryPoint:
+    if len(points) > 1:
+        raise RequestError(
+            f"installed packages announce {name!r} under {group!r} more than once:"
+            f" {' and '.join(point.value for point in points)}; uninstall one, or name the class by its dotted path"
+        )
+    return points[0]
 
 
 def _find(name: str, group: str, contract: type, kind: str) -> Any:
     points = _entry_points(group)
     if name in points:
-        return _load_announced(name, group, contract)
-    if ":" in name or "." in name:
+        return _load_announced(name, points[name], group, contract)
+    if _DOTTED_PATH.fullmatch(name):
         return _load_dotted(name, contract, kind, points)
     raise RequestError(
         f"unknown {kind} {name!r}{did_you_mean(name, points)}\n"
@@ -89,17 +107,17 @@ def _find(name: str, group: str, contract: type, kind: str) -> Any:
     )
 
 
-def _load_announced(name: str, group: str, contract: type) -> Any:
-    entry_point = _entry_points(group)[name]
+def _load_announced(name: str, points: list[EntryPoint], group: str, contract: type) -> Any:
+    entry_point = _only(name, points, group)
     try:
         return _check_contract(entry_point.load(), entry_point.value, contract)
     except RequestError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, entry_point.value, error) from error
 
 
-def _load_dotted(name: str, contract: type, kind: str, points: dict[str, EntryPoint]) -> Any:
+def _load_dotted(name: str, contract: type, kind: str, points: Iterable[str]) -> Any:
     module_name, _, attribute = name.partition(":")
     if not attribute:
         module_name, _, attribute = name.rpartition(".")
@@ -114,7 +132,7 @@ def _load_dotted(name: str, contract: type, kind: str, points: dict[str, EntryPo
             f"installed {kind}s: {', '.join(sorted(points))}; a dotted path reads package.module:Class, seen from the"
             " folder where the command is typed or from PYTHONPATH"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, name, error) from error
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if isinstance(value, type)]
@@ -131,6 +149,13 @@ def _check_contract(target: Any, path: str, contract: type) -> Any:
         raise RequestError(
             f"{path} does not define {', '.join(missing + required)}, which {contract.__name__} requires"
         )
+    # A plugin that is named with an argument may find its presets when it has seen it.
+    presets = target.presets  # type: ignore[attr-defined]
+    if isinstance(presets, Mapping) and target.default_preset not in presets:  # type: ignore[attr-defined]
+        raise RequestError(
+            f"{path} has the default preset {target.default_preset!r},"  # type: ignore[attr-defined]
+            f" which is not among its presets: {', '.join(presets) or 'none'}"
+        )
     return target
 
 
@@ -140,15 +165,20 @@ def _construct(plugin_class: Any, name: str, *arguments: str) -> ModelPlugin[Any
         raise RequestError(f"model {name!r} needs an argument: type {name}:<argument>; `bench show {name}` says which")
     if arguments and not wanted:
         raise RequestError(f"model {name.partition(':')[0]!r} takes no argument after a colon")
-    return plugin_class(*arguments)
+    try:
+        return plugin_class(*arguments)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise _broken(name, plugin_class.__qualname__, error) from error
 
 
-def _broken(name: str, target: str, error: Exception) -> RequestError:
+def _broken(name: str, target: str, error: BaseException) -> RequestError:
     return RequestError(
         f"plugin {name!r} ({target}) cannot be used: {_reason(error)}\n"
         "the same command with --traceback shows where; `bench list` shows every plugin with its state"
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if not isinstance(error, RequestError) else str(error)

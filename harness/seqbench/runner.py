@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from seqbench.accounting import (
     estimate_memory,
     non_embedding,
     require_memory,
+    require_weights,
 )
 from seqbench.contracts import Evaluation
 from seqbench.environment import available_bytes, describe_environment
 from seqbench.errors import RequestError, RunFailure
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
-from seqbench.store.files import write_json_lines, write_text
+from seqbench.store.files import finite, write_json_lines, write_text
 from seqbench.store.run_folder import SCHEMA, RunFolder
 from seqbench.training.progress import TrainingProgress, duration
 from seqbench.training.trainer import Interrupted, Trainer, TrainingState
@@ -35,6 +37,15 @@ def build_model(plan: RunPlan) -> PreTrainedModel:
     return plan.model.build(plan.model_config)
 
 
+def prepare_model(plan: RunPlan) -> PreTrainedModel:
+    """The plan's model, after making sure that the run fits into memory. Raises RequestError when it does not."""
+    available = available_bytes(plan.device)
+    require_weights(plan, available_bytes(torch.device("cpu")))
+    model = build_model(plan)
+    require_memory(plan, estimate_memory(plan, model), available)
+    return model
+
+
 def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dict[str, Any]:
     """Train, test and store, or return the result that is already there.
 
@@ -43,27 +54,26 @@ def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dic
     checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it.
     """
     with folder.locked():
-        run = describe(plan)
         finished = stored_result(plan, folder)
         if finished is not None and not (retry_failed and finished["status"] == "failed"):
             return finished
-        model = build_model(plan)
-        require_memory(plan, estimate_memory(plan, model), available_bytes(plan.device))
-        folder.open(run, describe_environment(plan.device))
-        folder.remove_result()
         started = time.time()
         try:
-            result = {**_header(plan, model), **_train_and_test(plan, model, folder)}
-        except (RequestError, Interrupted):
+            model = prepare_model(plan)
+        except RequestError:
             raise
         except Exception as error:
-            result = _failed(plan, model, *_explain(error, folder))
-        finally:
-            folder.close()
+            folder.open(describe(plan), describe_environment(plan.device))
+            result = _failed(plan, {}, *_explain(error, folder))
+        else:
+            folder.open(describe(plan), describe_environment(plan.device))
+            folder.remove_result()
+            result = _attempt(plan, model, folder)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
         folder.write_result(result)
-        return result
+        # What is stored, so that the same command prints the same again.
+        return finite(result)
 
 
 def describe(plan: RunPlan) -> dict[str, Any]:
@@ -78,11 +88,26 @@ def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
 
 
 def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) -> dict[str, Any]:
-    """Store a failed result for a run whose process ended without leaving one."""
-    result = _failed(plan, build_model(plan), reason, message)
-    folder.open(describe(plan), describe_environment(plan.device))
-    folder.write_result(result)
+    """A failed result for a run whose process ended without leaving one; stored, unless the folder is not ours."""
+    result = _failed(plan, {}, reason, message)
+    with suppress(RequestError), folder.locked():
+        folder.open(describe(plan), describe_environment(plan.device))
+        folder.write_result(result)
     return result
+
+
+def _attempt(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
+    """The result of training and testing, or a failed one with what was known before."""
+    facts: dict[str, Any] = {}
+    try:
+        facts = _facts(plan, model)
+        return {**_header(plan), **facts, **_train_and_test(plan, model, folder)}
+    except (RequestError, Interrupted):
+        raise
+    except Exception as error:
+        return _failed(plan, facts, *_explain(error, folder))
+    finally:
+        folder.close()
 
 
 def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
@@ -113,17 +138,14 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) ->
     return _outcome(plan, state, evaluation)
 
 
-def _header(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
-    """What is known of a run before it trains."""
-    plugin, config, task = plan.model, plan.model_config, plan.task
-    parameters = count_parameters(plugin, model)
-    flops = plugin.flops(config, task.longest_sequence)
-    lengths = sorted({task.longest_sequence, *_STATE_LENGTHS})
+def _header(plan: RunPlan) -> dict[str, Any]:
+    """What the plan alone says of a run."""
+    task = plan.task
     return {
         "schema": SCHEMA,
         "status": "complete",
         "hash": plan.run_hash,
-        "model": {"name": plan.model_name, "ablation": plan.ablation, "config": dataclasses.asdict(config)},
+        "model": {"name": plan.model_name, "ablation": plan.ablation, "config": dataclasses.asdict(plan.model_config)},
         "task": {
             "name": plan.task_name,
             "config": dataclasses.asdict(task.config),
@@ -134,6 +156,16 @@ def _header(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
         "seed": plan.seed,
         "precision": plan.precision,
         "device": plan.device.type,
+    }
+
+
+def _facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
+    """What is known of a model before it trains."""
+    plugin, config, task = plan.model, plan.model_config, plan.task
+    parameters = count_parameters(plugin, model)
+    flops = plugin.flops(config, task.longest_sequence)
+    lengths = sorted({task.longest_sequence, *_STATE_LENGTHS})
+    return {
         "parameters": parameters,
         "parameters_total": sum(parameters.values()),
         "parameters_non_embedding": non_embedding(parameters),
@@ -164,9 +196,10 @@ def _outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dic
     }
 
 
-def _failed(plan: RunPlan, model: PreTrainedModel, reason: str, message: str) -> dict[str, Any]:
+def _failed(plan: RunPlan, facts: dict[str, Any], reason: str, message: str) -> dict[str, Any]:
     return {
-        **_header(plan, model),
+        **_header(plan),
+        **facts,
         "status": "failed",
         "failure": {"reason": reason, "message": message},
         "budgets": [],

@@ -109,20 +109,20 @@ class MemoryRead(nn.Module):
         Values are linear in the slots and the weights sum to one, so the slots are mixed first and projected after:
         the value projection costs R products of (2M, M) per token instead of N R of them.
         """
-        half = self.heads * self.angles
         query = _project(self.proj_q, self.norm(hidden)).unflatten(-1, (self.heads, self.angles))
         dtype = self.proj_kv.weight.dtype
-        keys = F.linear(slots.to(dtype), self.proj_kv.weight[:half], self.proj_kv.bias[:half])
+        key_weight, value_weight = self.proj_kv.weight.chunk(2)
+        key_bias, value_bias = self.proj_kv.bias.chunk(2)
+        keys = F.linear(slots.to(dtype), key_weight, key_bias)
         keys = keys.float().unflatten(-1, (self.heads, self.angles))
         weights = phase_scores(query.unsqueeze(2), keys).softmax(dim=2)
         # Autocast would round the mix to its dtype; only the projection after it may run there.
         with torch.autocast(slots.device.type, enabled=False):
             mixed = torch.matmul(weights.transpose(2, 3), slots).to(dtype)
-        value_weight = self.proj_kv.weight[half:].view(self.heads, self.angles, -1)
-        value_bias = self.proj_kv.bias[half:].view(self.heads, 1, self.angles)
         per_head = mixed.flatten(0, 1).transpose(0, 1)
-        values = torch.baddbmm(value_bias, per_head, value_weight.transpose(1, 2))
-        values = values.transpose(0, 1).reshape(*hidden.shape[:2], half)
+        value_weight = value_weight.view(self.heads, self.angles, -1).transpose(1, 2)
+        values = torch.baddbmm(value_bias.view(self.heads, 1, self.angles), per_head, value_weight)
+        values = values.transpose(0, 1).reshape(*hidden.shape[:2], -1)
         return self.proj_out(values)
 
 

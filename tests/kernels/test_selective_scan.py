@@ -16,7 +16,7 @@ from seqbench_kernels.selective_scan import (
 )
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "initial_state")
-SIZES = [(1, 1, 1, 1), (2, 1, 60, 16), (3, 63, 60, 5), (2, 130, 7, 16), (4, 200, 128, 16)]
+SIZES = [(1, 1, 1, 1), (2, 1, 60, 16), (3, 63, 60, 5), (2, 130, 7, 16), (4, 200, 128, 16), (9, 10, 600, 16)]
 
 
 def scan_inputs(batch: int, length: int, channels: int, state: int, seed: int = 0) -> list[Tensor]:

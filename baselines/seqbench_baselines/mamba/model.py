@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import MambaForCausalLM as TransformersMamba
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.mamba.modeling_mamba import MambaMixer, MambaRMSNorm
+from transformers.models.mamba.modeling_mamba import MambaBlock, MambaMixer, MambaRMSNorm
 
 from seqbench.nn import RowPacking, pack_rows
 from seqbench_baselines.mamba.cache import MambaCache
@@ -33,7 +33,7 @@ class MambaForCausalLM(TransformersMamba):
     # transformers checkpoints the blocks' own forward, which is not used here.
     supports_gradient_checkpointing = False
 
-    def forward(  # type: ignore[override]  # the harness's call: past_key_values instead of cache_params
+    def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -71,7 +71,7 @@ class MambaForCausalLM(TransformersMamba):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
 
     def _run_blocks(self, hidden: Tensor, packing: RowPacking | None, cache: MambaCache | None) -> Tensor:
         if self.config.residual_in_fp32:
@@ -79,6 +79,7 @@ class MambaForCausalLM(TransformersMamba):
         states = []
         for index, block in enumerate(self.backbone.layers):
             carried = None if cache is None else cache.layer(index)
+            assert isinstance(block, MambaBlock)
             mixed, after = mix(block.mixer, _normalise(block.norm, hidden), carried, packing, cache is not None)
             hidden = hidden + mixed
             if after is not None:
@@ -155,7 +156,9 @@ def mix(
     output = mixer.out_proj((mixed * mixer.act(_widen(gate))).to(hidden.dtype))
     if not keep_state:
         return output, None
-    return output, (_newest(history, channels, packing).transpose(1, 2).contiguous(), ssm_state)
+    # A copy in any case: a view would keep the whole chunk's inputs alive as long as the state.
+    newest = _newest(history, channels, packing).transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    return output, (newest, ssm_state)
 
 
 def _newest(history: Tensor, channels: Tensor, packing: RowPacking | None) -> Tensor:

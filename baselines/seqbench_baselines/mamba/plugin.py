@@ -63,12 +63,12 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
     name = "mamba"
     summary = "selective state-space model of constant state (Mamba; short convolution, no positions)"
     version = "1"
-    config_class: type = MambaSettings
+    config_class = MambaSettings
     presets = {  # noqa: RUF012 (a class-level constant of the contract)
         "tiny": MambaSettings(),
         # Two blocks for each of the 12 layers of the transformer presets of that size.
-        "30m": MambaSettings(hidden_size=432, num_hidden_layers=24),
-        "119m": MambaSettings(hidden_size=872, num_hidden_layers=24),
+        "30m": MambaSettings(hidden_size=440, num_hidden_layers=24),
+        "119m": MambaSettings(hidden_size=880, num_hidden_layers=24),
     }
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("extra_channels", 1)
@@ -81,7 +81,7 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
                 hidden_size=config.hidden_size,
                 num_hidden_layers=config.num_hidden_layers,
                 expand=config.expand,
-                intermediate_size=config.channels,
+                intermediate_size=config.channels,  # type: ignore[call-arg]
                 state_size=config.state_size,
                 conv_kernel=config.conv_kernel,
                 time_step_rank=config.rank,
@@ -139,14 +139,18 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
     def attention_reach(self, config: MambaSettings) -> int | None:
         """None: no attention."""
         del config
+        return None
 
     def receptive_field(self, config: MambaSettings) -> int | None:
         """None: the recurrence is unbounded."""
         del config
+        return None
 
     def confounds(self, config: MambaSettings) -> dict[str, str]:
         """What decides rankings besides the mixer."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        path = selective_scan_path("cpu")
+        if torch.cuda.is_available():
+            path = f"on cpu: {path}; on cuda: {selective_scan_path('cuda')}"
         return {
             "short convolution": f"{config.conv_kernel} taps per block" if config.conv_kernel > 1 else "none",
             "position encoding": "none",
@@ -154,5 +158,5 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
             "initialisation": "S4D-real A; step sizes log-uniform from"
             f" {config.time_step_min:g} to {config.time_step_max:g}; embedding normal, deviation"
             f" {config.initializer_range:g}",
-            "kernel path": selective_scan_path(device),
+            "kernel path": path,
         }

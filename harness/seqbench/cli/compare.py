@@ -22,8 +22,10 @@ from seqbench.plan import RunRequest
 @click.command()
 @click.option("--models", required=True, help="Models, separated by commas.")
 @run_options
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds.")
-@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The first of them.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of seeds.")
+@click.option(
+    "--first-seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="The first of them."
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -66,14 +68,15 @@ def compare(
             click.echo(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
         click.echo("`bench run --dry-run` with one of the models prints its sizes and an estimate of its time")
         return
-    _make_folder(folder)
+    hashes = [cell.plan.run_hash for cell in grid]
+    _make_folder(folder, hashes)
     try:
         results = run_grid(grid, runs, retry_failed, lambda line: click.echo(line, err=True))
     except (GridInterrupted, KeyboardInterrupt):
         click.echo("bench: stopped; what is done is saved and the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
     compare_data_order(results)
-    write_json(folder / "comparison.json", {"schema": 1, "results": results})
+    write_json(folder / "comparison.json", {"schema": 1, "runs": hashes, "results": results})
     recorder = Console(record=True, width=160, file=io.StringIO())
     recorder.print(comparison_report(results))
     write_text(folder / "table.txt", recorder.export_text())
@@ -87,8 +90,11 @@ def compare(
         sys.exit(EXIT_FAILED)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, hashes: list[str]) -> None:
+    """Create the folder. Raises RequestError when it cannot be written or holds something else."""
     try:
+        if (folder / "run.json").exists() or _runs_of(folder / "comparison.json") not in (None, hashes):
+            raise RequestError(f"{folder} holds another run or comparison; choose another folder with --output")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
@@ -96,3 +102,13 @@ def _make_folder(folder: Path) -> None:
         raise RequestError(
             f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
         ) from error
+
+
+def _runs_of(path: Path) -> object:
+    """The runs that a stored comparison is made of, or None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["runs"]
+    except (ValueError, LookupError, TypeError):
+        return "not a comparison"

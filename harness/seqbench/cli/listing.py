@@ -1,6 +1,7 @@
 """`bench list`: what is installed."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -57,7 +58,9 @@ def _describe(kind: str, plugins: dict[str, type | BrokenPlugin], verbose: bool)
                 row["traceback"] = plugin.traceback
         else:
             shown = f"{name}:…" if kind == "models" and takes_argument(plugin) else name
-            presets = {preset: getattr(value, "summary", "") for preset, value in plugin.presets.items()}  # type: ignore[attr-defined]
+            # A plugin that takes an argument may know its presets only with it.
+            known = plugin.presets if isinstance(plugin.presets, Mapping) else {}  # type: ignore[attr-defined]
+            presets = {preset: getattr(value, "summary", "") for preset, value in known.items()}
             row |= {"name": shown, "summary": plugin.summary, "presets": presets}  # type: ignore[attr-defined]
         rows.append(row)
     return rows

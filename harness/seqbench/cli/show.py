@@ -16,7 +16,7 @@ from seqbench.accounting import count_parameters, non_embedding
 from seqbench.cli.options import friendly_errors
 from seqbench.contracts import ModelPlugin, TaskPlugin, describe_settings
 from seqbench.errors import RequestError
-from seqbench.registry import find_model, find_task
+from seqbench.registry import find_model, find_task, installed
 from seqbench.report.table import run_report
 from seqbench.store.run_folder import RunFolder
 from seqbench.training.settings import TrainerSettings
@@ -32,7 +32,8 @@ def show(name: str, as_json: bool) -> None:
     For plugins: every field that --set can change, with its default, and the presets.
     """
     console = Console()
-    if Path(name).is_dir():
+    # A folder that happens to have the name of a plugin does not hide it.
+    if Path(name).is_dir() and name not in installed():
         _show_run(name, as_json, console)
         return
     content = _describe(name)

@@ -1,5 +1,7 @@
 """Normalisation and feed-forward layers of a decoder."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +20,35 @@ class RMSNorm(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise (..., size); the result has the dtype of `values`."""
-        normalised = F.rms_norm(values.float(), self.weight.shape, self.weight.float(), self.epsilon)
-        return normalised.to(values.dtype)
+        return rms_norm(values.float(), self.weight.float(), self.epsilon).to(values.dtype)
+
+
+def rms_norm_reference(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """The definition, values / sqrt(mean(values^2) + epsilon) * weight over the last dimension; differentiable."""
+    return values * (values.square().mean(dim=-1, keepdim=True) + epsilon).rsqrt() * weight
+
+
+def rms_norm(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """`rms_norm_reference` with a hand-written gradient: the library's is a chain of small passes on CPU."""
+    return _RMSNorm.apply(values, weight, epsilon)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        norm = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(values.shape[-1]).add_(epsilon).rsqrt_()
+        unit = values * inverse
+        ctx.save_for_backward(unit, inverse, weight)
+        return unit * weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, inverse, weight = ctx.saved_tensors
+        scaled = gradients[0] * weight
+        along = (scaled * unit).mean(dim=-1, keepdim=True)
+        weight_gradient = (gradients[0] * unit).sum_to_size(weight.shape)
+        return scaled.addcmul_(unit, along, value=-1).mul_(inverse), weight_gradient, None
 
 
 class SwiGLU(nn.Module):

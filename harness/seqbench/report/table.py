@@ -45,20 +45,21 @@ def failure_line(result: Result) -> str:
 def _side_by_side(results: Sequence[Result]) -> Table:
     task = results[0]["task"]
     curves = primary_curves(results)
-    seeds = max(len(values) for curve in curves for values in curve.points.values())
+    seeds = max((len(values) for curve in curves for values in curve.points.values()), default=0)
     spread = ", mean ± standard deviation over seeds" if seeds > 1 else ""
     table = Table(
         title=f"{task['name']}: {_words(task['primary_metric'])} by {_words(task['primary_coordinate'])}{spread}",
         box=box.SIMPLE_HEAD,
         title_justify="left",
     )
-    table.add_column(_words(task["primary_coordinate"]), justify="right")
+    # Folded, not cut: names that differ at their end stay apart in a narrow terminal.
+    table.add_column(_words(task["primary_coordinate"]), justify="right", overflow="fold")
     for curve in curves:
-        table.add_column(curve.label, justify="right")
+        table.add_column(curve.label, justify="right", overflow="fold")
     if task["primary_coordinate"] == LOOKBACK:
         table.add_row("attention reach", *[_reach(curve.reach) for curve in curves], style="dim", end_section=True)
     for place in sorted({place for curve in curves for place in curve.points}):
-        table.add_row(f"{place:g}", *[_cell(curve, place, task) for curve in curves])
+        table.add_row(_coordinate(place), *[_cell(curve, place, task) for curve in curves])
     return table
 
 
@@ -82,9 +83,9 @@ def _facts_table(results: Sequence[Result]) -> Table:
     task = results[0]["task"]
     groups = by_model(complete(results))
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for label in groups:
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", overflow="fold")
     for heading, describe in _FACTS.items():
         table.add_row(heading, *[describe(group[0]) for group in groups.values()])
     table.add_row("training time", *[duration(_mean(group, "seconds")) for group in groups.values()])
@@ -134,7 +135,7 @@ def _measurements_table(result: Result) -> Table:
     title = "test set; in brackets how many items stand behind a figure"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in [*coordinates, *metrics]:
-        table.add_column(_words(name), justify="right")
+        table.add_column(_words(name), justify="right", overflow="fold")
     for place, values in rows.items():
         known = dict(place)
         cells = [_coordinate(known[name]) if name in known else "all" for name in coordinates]

@@ -73,6 +73,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder against other `bench` processes. Raises RequestError when one is at work in it."""
         try:
+            fresh = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("a")
         except OSError as error:
@@ -87,7 +88,8 @@ class RunFolder:
             try:
                 yield
             finally:
-                self._remove_when_empty()
+                if not (self.path / "run.json").exists():
+                    self._leave(fresh)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after checkpoint `step`, from which the run goes on; evaluations at `step` come after
@@ -116,18 +118,18 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
-    def _remove_when_empty(self) -> None:
-        """A request that was refused leaves no folder, and no lock in a folder that is not a run's."""
-        if not (self.path / "run.json").exists():
-            (self.path / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):
+    def _leave(self, fresh: bool) -> None:
+        """Take back what a refused request made: the lock, and the folder when it is new."""
+        with suppress(OSError):
+            (self.path / ".lock").unlink()
+            if fresh:
                 self.path.rmdir()
 
     def _read(self, name: str, required: tuple[str, ...]) -> dict[str, Any] | None:
         path = self.path / name
-        if not path.exists():
-            return None
         try:
+            if not path.exists():
+                return None
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RequestError(f"{path} cannot be read: {error}\nmove it away to start this run again") from error

@@ -59,10 +59,11 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.O
     name = _STATE
     try:
         state = json.loads((path / name).read_text())
+        plain = state.pop("optimizers")
         name = _MODEL
         load_model(model, path / name)
         name = _OPTIMIZERS
-        _restore_optimizers(optimizers, load_file(path / name), state.pop("optimizers"))
+        _restore_optimizers(optimizers, load_file(path / name), plain)
         name = _RANDOM
         _restore_random_states(load_file(path / name))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Grouped phase scan by sorting: linear in tokens, exact sums in fixed point.
+"""Grouped phase scan, by sorting where sequences are long: linear in tokens, exact sums in fixed point.
 
 PMNet, arXiv 2605.13370: the recurrence of the write. The sum of fp32 increments is formed in whole steps of 2^-32
 turns, so that it depends neither on the order of the tokens nor on how a sequence is cut into calls.
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench_kernels.phase_scan.short import SHORT_LENGTH, short_phase_scan
 from seqbench_kernels.phase_scan.turns import pack_steps, radians_to_steps, steps_to_radians
 
 
@@ -36,13 +37,15 @@ def phase_scan(
         steps: for each group the R of its last token, or S_0 where it had none.
     """
     batch, length, _ = increments.shape
-    if groups is None:
-        groups = torch.zeros(batch, length, dtype=torch.int64, device=increments.device)
     if initial is None or initial.is_floating_point():
         steps = None if initial is None else radians_to_steps(initial.detach())
         differentiable = initial
     else:
         steps, differentiable = initial.to(torch.int64), None
+    if length <= SHORT_LENGTH:
+        return short_phase_scan(increments, groups, number_of_groups, steps, differentiable, scale_gradient)
+    if groups is None:
+        groups = torch.zeros(batch, length, dtype=torch.int64, device=increments.device)
     return _PhaseScan.apply(increments, groups, number_of_groups, steps, differentiable, scale_gradient)
 
 
@@ -55,10 +58,10 @@ class _Segments:
         row_start = torch.arange(batch, device=groups.device).unsqueeze(1) * length
         self.groups = ordered
         self.index = (order + row_start).flatten()
-        self.inverse = (order.argsort(dim=1) + row_start).flatten()
         changes = ordered[:, 1:] != ordered[:, :-1]
         edge = torch.ones(batch, 1, dtype=torch.bool, device=groups.device)
         places = torch.arange(length, device=groups.device).expand(batch, length)
+        self.inverse = (torch.empty_like(order).scatter_(1, order, places) + row_start).flatten()
         first = torch.cat((edge, changes), dim=1)
         self.last = torch.cat((changes, edge), dim=1)
         self.first_index = torch.where(first, places, 0).cummax(dim=1).values + row_start

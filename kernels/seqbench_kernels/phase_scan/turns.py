@@ -12,12 +12,24 @@ _TURN = 2**32
 
 def radians_to_steps(radians: Tensor) -> Tensor:
     """Nearest whole number of 2^-32 turns, as int64, not wrapped."""
-    return radians.to(torch.float64).mul_(_STEPS_PER_RADIAN).round_().to(torch.int64)
+    return radians_to_whole_steps(radians).to(torch.int64)
+
+
+def radians_to_whole_steps(radians: Tensor) -> Tensor:
+    """The same as whole numbers in fp64: exact, and with exact sums, below 2^53 steps."""
+    # Not in place on the conversion's result: of fp64 radians that is the argument itself.
+    return radians.to(torch.float64).mul(_STEPS_PER_RADIAN).round_()
 
 
 def steps_to_radians(steps: Tensor) -> Tensor:
     """fp32 radians in [0, 2 pi]: the largest step rounds up to 2 pi itself."""
     return steps.bitwise_and(_TURN - 1).to(torch.float64).mul_(1 / _STEPS_PER_RADIAN).to(torch.float32)
+
+
+def whole_steps_to_radians(steps: Tensor) -> Tensor:
+    """`steps_to_radians` of whole numbers in fp64."""
+    turns = steps / _TURN
+    return turns.sub_(turns.floor()).mul_(2 * math.pi).to(torch.float32)
 
 
 def pack_steps(steps: Tensor) -> Tensor:

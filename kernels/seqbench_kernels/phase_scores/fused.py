@@ -41,7 +41,7 @@ class _Phasor(torch.autograd.Function):
 class _PhaseScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
-        bounded_query, bounded_keys = query.float().tanh(), keys.float().tanh()
+        bounded_query, bounded_keys = _tanh(query.float()), _tanh(keys.float())
         difference = (bounded_query - bounded_keys).mul_(math.pi)
         ctx.scale = 1 / math.sqrt(query.shape[-1])
         scores = difference.cos().sum(dim=-1).mul_(ctx.scale)
@@ -57,6 +57,14 @@ class _PhaseScores(torch.autograd.Function):
         query_gradient = _sum_to(by_key, bounded_query.shape).neg() * _tanh_slope(bounded_query)
         key_gradient = _sum_to(by_key, bounded_keys.shape) * _tanh_slope(bounded_keys)
         return query_gradient.to(ctx.dtypes[0]), key_gradient.to(ctx.dtypes[1])
+
+
+def _tanh(values: Tensor) -> Tensor:
+    """The hyperbolic tangent to an absolute error of 1e-7.
+
+    The library's own keeps the relative error near 0 too, and takes four times as long on CPU.
+    """
+    return values.mul(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _tanh_slope(bounded: Tensor) -> Tensor:

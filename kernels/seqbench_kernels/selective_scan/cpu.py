@@ -4,7 +4,8 @@ Three choices make it fast. Buffers are laid out (steps, batch, state, channels)
 contiguous block and every broadcast runs along the channels. Time is cut into chunks whose buffers stay in the
 processor's cache and are reused by all chunks, so that no large tensor is ever allocated. And only the state at the
 start of each chunk is kept for the backward pass, which repeats the chunk's few operations (Gu and Dao, arXiv
-2312.00752, section 3.3.2, keep nothing at all), so that memory is a small fraction of length x channels x state.
+2312.00752, section 3.3.2, keep nothing at all), so that at
+most an eighth of the states is ever stored.
 
 No matrix product is used: sums after products are as fast here, and torch's FLOP counter sees none in a scan.
 """
@@ -14,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Elements of one buffer of a chunk: 2 MiB in fp32. Measured on 4 x 512 x 256 x 16: 16 to 32 steps are best, 64 worse.
+# Elements of one buffer of a chunk (2 MiB in fp32), and of one step in it: on CPU a batch with larger steps is scanned in
+# groups of rows. Measured, forward and backward, at batch 64, length 40, 128 channels, state 16: 27 to 31 ms with groups,
+# 47 ms with 16 steps of the whole batch in a buffer. Fewer than 8 steps gain nothing and keep more states.
 _BUFFER_ELEMENTS = 2**19
-_FEWEST_STEPS, _MOST_STEPS = 16, 64
+_STEP_ELEMENTS = 2**16
+_FEWEST_STEPS, _MOST_STEPS = 8, 64
 
 
 def selective_scan_loop(
@@ -31,7 +35,15 @@ def selective_scan_loop(
     needs_gradient = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (u, dt, A, B, C, D, initial_state)
     )
-    return _SelectiveScan.apply(u, dt, A, B, C, D, initial_state, needs_gradient)
+    rows = max(1, _STEP_ELEMENTS // (A.numel() or 1))
+    if u.device.type != "cpu" or rows >= u.shape[0]:
+        return _SelectiveScan.apply(u, dt, A, B, C, D, initial_state, needs_gradient)
+    groups = zip(*(tensor.split(rows) for tensor in (u, dt, B, C, initial_state)), strict=True)
+    scanned = [
+        _SelectiveScan.apply(u_rows, dt_rows, A, B_rows, C_rows, D, state_rows, needs_gradient)
+        for u_rows, dt_rows, B_rows, C_rows, state_rows in groups
+    ]
+    return torch.cat([outputs for outputs, _ in scanned]), torch.cat([state for _, state in scanned])
 
 
 class _Chunks:
@@ -41,7 +53,7 @@ class _Chunks:
         batch, length, channels = u.shape
         state = A.shape[1]
         per_step = max(1, batch * state * channels)
-        steps = min(_MOST_STEPS, max(_FEWEST_STEPS, _BUFFER_ELEMENTS // per_step), max(1, length))
+        steps = max(1, min(max(_FEWEST_STEPS, _BUFFER_ELEMENTS // per_step), _MOST_STEPS, length))
         self.bounds = [(start, min(start + steps, length)) for start in range(0, length, steps)]
         self.A = A.t().contiguous()
         self.dt, self.input = dt.transpose(0, 1), (dt * u).transpose(0, 1)

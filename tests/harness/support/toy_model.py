@@ -1,4 +1,4 @@
-"""Toy model plugins, named on the command line by dotted path: `toy_model:Averager` and its misbehaving variants."""
+"""Toy model plugins, named on the command line by dotted path: `toy_model:Neighbour` and its misbehaving variants."""
 
 import dataclasses
 import os
@@ -15,18 +15,19 @@ from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, se
 from seqbench.errors import RequestError
 
 
-class AveragerConfig(PreTrainedConfig):
-    model_type = "toy-averager"
+class NeighbourConfig(PreTrainedConfig):
+    model_type = "toy-neighbour"
 
     vocab_size: int = 8
     width: int = 8
     dropout: float = 0.0
+    tie_word_embeddings: bool = True
 
 
-class AveragerModel(PreTrainedModel):
-    """The mean of the past beside the present token, through one hidden layer; the head is tied to the embedding."""
+class NeighbourModel(PreTrainedModel):
+    """The token before beside the present one, through one hidden layer; the head is tied to the embedding."""
 
-    config_class = AveragerConfig
+    config_class = NeighbourConfig
     _tied_weights_keys: ClassVar = {"lm_head.weight": "embedding.weight"}
 
     def __init__(self, config):
@@ -45,16 +46,15 @@ class AveragerModel(PreTrainedModel):
         return self.lm_head
 
     def forward(self, input_ids, attention_mask=None, **_):
+        # Padding on the right is inert in a model that only looks one token to the left.
         present = self.embedding(input_ids)
-        weights = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        weights = weights.unsqueeze(-1).to(present.dtype)
-        past = (present * weights).cumsum(1) / weights.cumsum(1).clamp(min=1)
-        hidden = present + self.dropout(torch.relu(self.inner(torch.cat((present, past), dim=-1))))
+        before = nn.functional.pad(present, (0, 0, 1, 0))[:, :-1]
+        hidden = present + self.dropout(torch.relu(self.inner(torch.cat((present, before), dim=-1))))
         return CausalLMOutputWithPast(logits=self.lm_head(self.norm(hidden)))
 
 
 @dataclass(frozen=True)
-class AveragerSettings:
+class NeighbourSettings:
     vocab_size: int = setting(8, "token ids", minimum=1)
     width: int = setting(8, "size of everything", minimum=1, maximum=100_000_000)
     dropout: float = setting(0.1, "share of hidden units dropped in training", minimum=0, maximum=0.9)
@@ -64,20 +64,20 @@ class AveragerSettings:
         check_settings(self)
 
 
-class Averager(ModelPlugin[AveragerSettings]):
-    """A toy model: the mean of the past."""
+class Neighbour(ModelPlugin[NeighbourSettings]):
+    """A toy model: the token before."""
 
-    name = "averager"
-    summary = "the mean of the past"
+    name = "neighbour"
+    summary = "the token before"
     version = "1"
-    config_class = AveragerSettings
-    presets: ClassVar = {"tiny": AveragerSettings(), "wide": AveragerSettings(width=12)}
+    config_class = NeighbourSettings
+    presets: ClassVar = {"tiny": NeighbourSettings(), "wide": NeighbourSettings(width=12)}
     width_axis = WidthAxis("width", 1)
     ablations: ClassVar = {"no-dropout": {"dropout": 0.0}}
 
     def build(self, config):
-        model = AveragerModel(
-            AveragerConfig(vocab_size=config.vocab_size, width=config.width, dropout=config.dropout)
+        model = NeighbourModel(
+            NeighbourConfig(vocab_size=config.vocab_size, width=config.width, dropout=config.dropout)
         )
         return self.equip(model)
 
@@ -107,7 +107,7 @@ class Averager(ModelPlugin[AveragerSettings]):
         return {"depth": "1 layer", "dropout": f"{config.dropout:g}"}
 
 
-class ShortSighted(Averager):
+class ShortSighted(Neighbour):
     """Says that its attention bridges one token."""
 
     name = "short-sighted"
@@ -116,17 +116,17 @@ class ShortSighted(Averager):
         return 1
 
 
-class RaisesInBuild(Averager):
+class RaisesInBuild(Neighbour):
     def build(self, config):
         raise ArithmeticError("no such architecture")
 
 
-class RaisesInAccounting(Averager):
+class RaisesInAccounting(Neighbour):
     def flops(self, config, sequence_length):
         raise ArithmeticError("nobody counts this")
 
 
-class RaisesInConfig(Averager):
+class RaisesInConfig(Neighbour):
     def with_vocabulary(self, config, vocab_size):
         raise RequestError(f"this model reads no vocabulary of {vocab_size}")
 
@@ -134,7 +134,7 @@ class RaisesInConfig(Averager):
 def _hooked(act):
     """A model that calls `act` in every forward pass of training, the first one (which measures memory) excepted."""
 
-    class Hooked(Averager):
+    class Hooked(Neighbour):
         def equip(self, model):
             calls = []
 
@@ -165,24 +165,24 @@ class Dies(_hooked(lambda: os.kill(os.getpid(), signal.SIGKILL))):
     pass
 
 
-class RaisesAtOnce(Averager):
+class RaisesAtOnce(Neighbour):
     def equip(self, model):
         model.inner.register_forward_pre_hook(lambda module, inputs: _raise(ArithmeticError("not even once")))
         return model
 
 
-class Untidy(Averager):
+class Untidy(Neighbour):
     """Leaves out what the contract requires."""
 
     confounds = ModelPlugin.confounds
     flops = ModelPlugin.flops
 
 
-class NoPresetOfThatName(Averager):
+class NoPresetOfThatName(Neighbour):
     default_preset = "huge"
 
 
-class TakesArgument(Averager):
+class TakesArgument(Neighbour):
     """Named with an argument, as in toy:argument."""
 
     def __init__(self, argument):

@@ -1,7 +1,8 @@
 """A toy task, named on the command line by dotted path: `toy_task:Recall`.
 
 The environment variable TOY_SIGNAL=SIGKILL@train:7 (or SIGINT@validation:1, SIGKILL@test:1) ends the process at a
-chosen place: before training batch 7 is made, or in the n-th evaluation of a split.
+chosen place: before training batch 7 is made, or in the n-th evaluation of a split. TOY_PAUSE gives seconds to wait
+before every tenth batch.
 """
 
 import os
@@ -39,11 +40,10 @@ LOOKBACKS = (1, 2, 3)
 @dataclass(frozen=True)
 class RecallSettings:
     symbols: int = setting(8, "different tokens", minimum=2)
-    length: int = setting(6, "tokens of a sequence", minimum=4, maximum=10**9)
+    length: int = setting(6, "tokens of a sequence", minimum=4, maximum=10**12)
     padded: bool = setting(False, "whether rows have lengths of their own")
     labelled: bool = setting(True, "whether there is anything to predict")
     finite: bool = setting(True, "whether the score is a finite number")
-    pause: float = setting(0.0, "seconds to wait before each batch", minimum=0)
 
     def __post_init__(self):
         check_settings(self)
@@ -82,7 +82,7 @@ class Recall(TaskPlugin[RecallSettings]):
 
     def training_batch(self, seed, index, batch_size):
         _maybe_signal("train", index)
-        time.sleep(self.config.pause)
+        time.sleep(float(os.environ.get("TOY_PAUSE", 0)) if index % 10 == 9 else 0)
         return self._batch(seed * 1_000_003 + index, batch_size)
 
     def evaluate(self, predictor, split):

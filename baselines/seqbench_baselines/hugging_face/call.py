@@ -1,0 +1,198 @@
+"""The harness's call over a model of transformers, without renaming its parameters or its class."""
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from seqbench.errors import RequestError
+from seqbench.nn import pack_rows
+from seqbench_baselines.hugging_face.carried_state import (
+    STATE_NAMES,
+    attends_to_everything,
+    detach_state,
+    state_of,
+)
+
+# Arguments that only a caller of transformers' own call passes (`generate` among them): it gets that call.
+_NATIVE_ARGUMENTS = ("position_ids", "cache_params", "state", "inputs_embeds", "cache_position")
+_MASK = "_seqbench_mask"
+
+
+def adapt(model: PreTrainedModel, label: str, vocab_size: int) -> PreTrainedModel:
+    """Give `model` the harness's call; weights, names and saving stay as they are.
+
+    Args:
+        model: any causal language model of transformers, changed in place.
+        label: the model's name in messages.
+        vocab_size: logits are cut to the first so many ids.
+    """
+    native = type(model)
+    adapted = type(native.__name__, (HarnessCall, native), {"__module__": native.__module__})
+    # `generate` reads from the signature which arguments a model takes.
+    forward = functools.wraps(native.forward)(lambda self, *args, **kwargs: HarnessCall.forward(self, *args, **kwargs))
+    adapted.forward = forward  # type: ignore[attr-defined]
+    model.__class__ = adapted
+    model.harness_label, model.harness_vocab_size = label, vocab_size  # type: ignore[assignment]
+    parameters = inspect.signature(native.forward).parameters
+    model.takes_positions = "position_ids" in parameters  # type: ignore[assignment]
+    model.state_argument = next(  # type: ignore[assignment]
+        (name for name in reversed(STATE_NAMES) if name in parameters), "past_key_values"
+    )
+    model.continuation = None  # type: ignore[assignment]
+    return model
+
+
+class HarnessCall:
+    """Mixed in before a model class of transformers.
+
+    Padding: without a state, the real tokens of each row are moved to its front and no mask is passed, so that
+    causality alone keeps padding out, whatever the architecture does with masks. With a state, padding is masked where
+    the state is the keys and values of all tokens, and refused elsewhere.
+
+    Continuing a sequence: some architectures forget their state when they get several tokens at once. The first time
+    that a state is asked for, the model is tried on a few tokens; such a model is then fed one token at a time, and one
+    that cannot continue at all raises RequestError.
+    """
+
+    harness_label: str
+    harness_vocab_size: int
+    takes_positions: bool
+    state_argument: str
+    continuation: str | None
+    training: bool
+    device: torch.device
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = False,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        **arguments: Any,
+    ) -> Any:
+        """Logits (batch, length or `logits_to_keep`, vocabulary) and the state; see `ModelPlugin`.
+
+        `labels` equal to input_ids, -100 where there is no loss, are shifted inside.
+        """
+        if input_ids is None or any(arguments.get(name) is not None for name in _NATIVE_ARGUMENTS):
+            # Arguments that were not given are not passed on: not every model knows them.
+            named = {"labels": labels, "past_key_values": past_key_values, "logits_to_keep": logits_to_keep or None}
+            arguments |= {name: value for name, value in named.items() if value is not None}
+            return super().forward(  # type: ignore[misc]
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **arguments
+            )
+        if past_key_values is None and not use_cache:
+            logits, state = self._fresh(input_ids, attention_mask), None
+        else:
+            logits, state = self._carried(input_ids, attention_mask, past_key_values)
+        logits = logits[:, -logits_to_keep:, : self.harness_vocab_size]
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])  # type: ignore[attr-defined]
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=state)
+
+    def _native(self, input_ids: Tensor, **arguments: Any) -> Any:
+        return super().forward(input_ids=input_ids, return_dict=True, **arguments)  # type: ignore[misc]
+
+    def _fresh(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        packing = pack_rows(attention_mask, input_ids.shape[1])
+        if packing is None:
+            return self._native(input_ids, use_cache=False).logits
+        return packing.unpack(self._native(packing.pack(input_ids), use_cache=False).logits)
+
+    def _carried(self, input_ids: Tensor, attention_mask: Tensor | None, past: Any) -> tuple[Tensor, Any]:
+        mask = None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        if mask is not None and bool(mask.all()):
+            mask = None
+        one_at_a_time = self.try_continuation() == "tokens"
+        if past is not None and one_at_a_time and input_ids.shape[1] > 1:
+            if mask is not None:
+                raise self._padding_refused()
+            logits = []
+            for step in range(input_ids.shape[1]):
+                part, past = self._continue(input_ids[:, step : step + 1], past)
+                logits.append(part)
+            return torch.cat(logits, dim=1), past
+        earlier = getattr(past, _MASK, None)
+        if mask is None and earlier is None:
+            return self._continue(input_ids, past)
+        return self._continue_masked(input_ids, mask, past, earlier)
+
+    def _continue(self, input_ids: Tensor, past: Any, **arguments: Any) -> tuple[Tensor, Any]:
+        if past is not None:
+            arguments[self.state_argument] = past
+        output = self._native(input_ids, use_cache=True, **arguments)
+        found = state_of(output)
+        if found is None:
+            raise RequestError(f"{self.harness_label} keeps no state between calls; evaluate it without carried state")
+        detach_state(found[1])
+        return output.logits, found[1]
+
+    def _continue_masked(
+        self, input_ids: Tensor, mask: Tensor | None, past: Any, earlier: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """Padding among the tokens of this chunk or of the chunks before (`earlier`, one column per cached token)."""
+        batch, length = input_ids.shape
+        if past is not None and not attends_to_everything(past):
+            raise self._padding_refused()
+        if mask is None:
+            mask = input_ids.new_ones(batch, length)
+        if earlier is None:
+            earlier = input_ids.new_ones(batch, 0 if past is None else past.get_seq_length())
+        whole = torch.cat((earlier.to(mask.dtype), mask), dim=1)
+        arguments = {"attention_mask": whole}
+        if self.takes_positions:
+            arguments["position_ids"] = (whole.long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+        logits, state = self._continue(input_ids, past, **arguments)
+        if not attends_to_everything(state):
+            raise self._padding_refused()
+        setattr(state, _MASK, whole)
+        return logits, state
+
+    def _padding_refused(self) -> RequestError:
+        return RequestError(
+            f"{self.harness_label}: padding cannot be kept out of the state that it carries; give it rows of equal"
+            " length, or one row at a time"
+        )
+
+    def try_continuation(self) -> str:
+        """"chunks" or "tokens": what the model may be given at once when it continues. Tried once per model."""
+        if self.continuation is None:
+            training = self.training
+            self.eval()  # type: ignore[attr-defined]
+            try:
+                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                    self.continuation = self._try_continuations()
+            finally:
+                self.train(training)  # type: ignore[attr-defined]
+        return self.continuation
+
+    def _try_continuations(self) -> str:
+        tokens = torch.arange(12, device=self.device).remainder(self.harness_vocab_size).unsqueeze(0)
+        expected = self._native(tokens, use_cache=False).logits[:, 4:]
+        # How much the first four tokens matter to the others: a state that was lost would be off by that.
+        effect = (self._native(tokens[:, 4:], use_cache=False).logits - expected).abs().max()
+        # Losing a state of slow decay costs a hundredth of that; rounding, a millionth of the logits.
+        allowed = 1e-4 * effect + 2e-6 * expected.abs().max()
+        reason = "its output differs from that over the whole sequence"
+        for mode, size in (("chunks", 4), ("tokens", 1)):
+            try:
+                _, state = self._continue(tokens[:, :4], None)
+                parts = []
+                for start in range(4, 12, size):
+                    logits, state = self._continue(tokens[:, start : start + size], state)
+                    parts.append(logits)
+            # An architecture that refuses several tokens may take one; why it refuses is kept for the message.
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if (torch.cat(parts, dim=1) - expected).abs().max() <= allowed:
+                return mode
+        raise RequestError(f"{self.harness_label} cannot continue a sequence from its own state: {reason}")

@@ -1,0 +1,105 @@
+"""What stands behind the colon of `hf:...`: a model type, a folder, or a name on the hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import model_info, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from seqbench.errors import RequestError
+from seqbench.suggestions import did_you_mean
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SECONDS_FOR_THE_HUB = 5.0
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A resolved name.
+
+    Attributes:
+        label: as the user typed it, with the prefix.
+        config: the checkpoint's config, or the defaults of the type.
+        checkpoint: folder or hub id to load weights from; None for a type, which starts from random weights.
+    """
+
+    label: str
+    config: PreTrainedConfig
+    checkpoint: str | None
+
+
+def resolve_source(text: str) -> ModelSource:
+    """Find out what `text` names; a model type wins over a folder of that name (type ./name for the folder).
+
+    Raises RequestError when it names nothing, cannot be read, or is not a causal language model.
+    """
+    label = f"hf:{text}"
+    if text in CONFIG_MAPPING_NAMES:
+        _require_causal(text, label)
+        return ModelSource(label, AutoConfig.for_model(text), None)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise RequestError(
+                f"{label}: there is no config.json in that folder; name the folder that holds the checkpoint"
+            )
+        return _checkpoint(str(folder), label)
+    if folder.exists():
+        raise RequestError(f"{label} is a file; name the folder that holds config.json and the weights")
+    if _HUB_ID.fullmatch(text):
+        _require_reachable(text, label)
+        return _checkpoint(text, label)
+    if "/" in text or text.startswith((".", "~")):
+        raise RequestError(f"{label}: there is no such folder")
+    raise RequestError(
+        f"{label}: unknown model type{did_you_mean(text, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}\n"
+        "type hf:<model type> (such as hf:llama), hf:<folder> or hf:<owner>/<name> on the hub"
+    )
+
+
+def _checkpoint(location: str, label: str) -> ModelSource:
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    # transformers raises errors of many kinds for a config that is damaged, foreign or beyond its version.
+    except Exception as error:
+        raise RequestError(f"{label}: its config.json cannot be used: {first_line(error)}") from error
+    _require_causal(config.model_type, label)
+    return ModelSource(label, config, location)
+
+
+def _require_causal(model_type: str, label: str) -> None:
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise RequestError(
+            f"{label}: transformers has no causal language model of type {model_type!r}"
+            f"{did_you_mean(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
+        )
+
+
+def _require_reachable(name: str, label: str) -> None:
+    """One request that is not repeated: transformers' own goes on trying for half a minute without a network."""
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        model_info(name, timeout=_SECONDS_FOR_THE_HUB)
+    except GatedRepoError as error:
+        raise RequestError(f"{label}: the hub wants its terms accepted and a login (type hf auth login)") from error
+    except RepositoryNotFoundError as error:
+        raise RequestError(
+            f"{label}: neither a folder here nor a model on the hub (a private one needs a login: type hf auth login)"
+        ) from error
+    # Without a network every layer below has its own kind of error.
+    except Exception as error:
+        raise RequestError(
+            f"{label}: there is no folder of that name, and the hub cannot be reached ({first_line(error)})\n"
+            "download the checkpoint where there is a network and type hf:<its folder>"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of a library's error, without the advice that follows in further lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__

@@ -1,0 +1,70 @@
+"""Memory: what a run needs, and the advice when it does not fit."""
+
+import pytest
+
+from seqbench.accounting import MemoryEstimate, count_parameters, estimate_memory, require_memory, require_weights
+from seqbench.errors import RequestError
+from seqbench.plan import RunRequest, resolve
+from seqbench.runner import build_model
+
+MEBI = 2**20
+
+
+def plan(**changes):
+    return resolve(RunRequest("toy_model:Neighbour", "toy_task:Recall", device="cpu", changes=changes))
+
+
+def advice(estimate, available, **changes):
+    with pytest.raises(RequestError) as refused:
+        require_memory(plan(**changes), estimate, available)
+    first, second = str(refused.value).splitlines()
+    assert "memory" in first
+    return second
+
+
+def test_the_peak_is_what_stays_and_the_larger_of_training_and_evaluation():
+    estimate = MemoryEstimate(fixed=100, batch=10, per_sequence=20, evaluation=50)
+    assert [estimate.total(size) for size in (1, 2, 3)] == [160, 160, 170]
+
+
+def test_a_run_that_fits_is_let_through():
+    estimate = MemoryEstimate(fixed=100, batch=10, per_sequence=20, evaluation=50)
+    require_memory(plan(batch_size="4"), estimate, 190)
+    require_memory(plan(batch_size="64", micro_batch_size="4"), estimate, 190)
+    with pytest.raises(RequestError):
+        require_memory(plan(batch_size="5"), estimate, 190)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((900 * MEBI, 0, 1, 1), "smaller preset"),
+        ((1, 0, 700 * MEBI, 1), "choose shorter sequences"),
+        ((1, 0, 1, 700 * MEBI), "choose shorter test lengths"),
+        ((1, 700 * MEBI, MEBI, 1), "choose a smaller batch_size"),
+        ((MEBI, 0, 100 * MEBI, 1), "type --set micro_batch_size=4"),
+    ],
+)
+def test_the_advice_names_what_would_fit(sizes, told):
+    assert told in advice(MemoryEstimate(*sizes), 500 * MEBI, batch_size="64")
+
+
+def test_longer_sequences_and_larger_batches_need_more():
+    short, long, many = plan(), plan(**{"task.length": "600"}), plan(batch_size="4000")
+    estimates = [estimate_memory(each, build_model(each)) for each in (short, long, many)]
+    assert estimates[1].per_sequence > 50 * estimates[0].per_sequence
+    assert estimates[1].evaluation > 50 * estimates[0].evaluation
+    assert estimates[2].batch == 1000 * estimates[0].batch
+    assert estimates[2].per_sequence == estimates[0].per_sequence
+
+
+def test_a_model_is_weighed_before_it_is_built():
+    require_weights(plan(), 10 * MEBI)
+    with pytest.raises(RequestError, match="smaller preset"):
+        require_weights(plan(**{"model.width": "100000000"}), 2**50)
+
+
+def test_parameters_are_counted_once_and_by_group():
+    toy = plan(**{"task.symbols": "10"})
+    # A tied embedding of 10 x 8; 16 x 8 weights and 8 biases; two times 8 of the norm.
+    assert count_parameters(toy.model, build_model(toy)) == {"embedding": 80, "inner": 152}

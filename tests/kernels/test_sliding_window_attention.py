@@ -1,0 +1,153 @@
+"""Window attention in blocks equals a loop over tokens: values and gradients, with any prefix, window and length."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_support import largest_difference, normal
+from torch import Tensor
+
+from seqbench_kernels.sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
+
+
+def by_tokens(query: Tensor, key: Tensor, value: Tensor, window: int, prefix_valid: Tensor | None = None) -> Tensor:
+    """Softmax over the keys of the last `window` places that hold a token, one query at a time."""
+    batch, heads, length, size = query.shape
+    prefix, shared = key.shape[2] - length, heads // key.shape[1]
+    output = torch.zeros_like(query)
+    for row in range(batch):
+        for head in range(heads):
+            keys, values = key[row, head // shared], value[row, head // shared]
+            for step in range(length):
+                last = prefix + step
+                seen = [
+                    place
+                    for place in range(max(0, last - window + 1), last + 1)
+                    if place >= prefix or prefix_valid is None or prefix_valid[row, place]
+                ]
+                weights = (keys[seen] @ query[row, head, step] * size**-0.5).softmax(dim=0)
+                output[row, head, step] = weights @ values[seen]
+    return output
+
+
+def inputs(
+    length: int, prefix: int = 0, heads: int = 2, key_heads: int = 2, batch: int = 2, seed: int = 0
+) -> list[Tensor]:
+    shapes = ((batch, heads, length, 4), (batch, key_heads, prefix + length, 4), (batch, key_heads, prefix + length, 4))
+    return [normal(*shape, seed=seed + index, dtype=torch.float64) for index, shape in enumerate(shapes)]
+
+
+def validity(batch: int, prefix: int, seed: int = 0) -> Tensor:
+    return torch.rand(batch, prefix, generator=torch.Generator().manual_seed(seed)) < 0.6
+
+
+def with_gradients(attend, tensors: list[Tensor], *arguments) -> list[Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    output = attend(*leaves, *arguments)
+    weights = normal(*output.shape, seed=9, dtype=torch.float64)
+    return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
+
+
+def check(tensors: list[Tensor], window: int, prefix_valid: Tensor | None = None) -> None:
+    own = with_gradients(sliding_window_attention, tensors, window, prefix_valid)
+    expected = with_gradients(sliding_window_attention_reference, tensors, window, prefix_valid)
+    for actual, reference in zip(own, expected, strict=True):
+        assert largest_difference(actual, reference) < 1e-10
+
+
+@pytest.mark.parametrize("attend", [sliding_window_attention, sliding_window_attention_reference])
+@pytest.mark.parametrize(("length", "prefix", "window"), [(7, 0, 3), (70, 0, 5), (66, 4, 8), (1, 6, 4), (70, 9, 4)])
+def test_each_query_sees_the_last_window_of_real_tokens_and_nothing_else(
+    attend, length: int, prefix: int, window: int
+) -> None:
+    for key_heads in (1, 2):
+        tensors = inputs(length, prefix, key_heads=key_heads, batch=1)
+        for prefix_valid in (None, validity(1, prefix)):
+            output = attend(*tensors, window, prefix_valid)
+            assert largest_difference(output, by_tokens(*tensors, window, prefix_valid)) < 1e-10
+
+
+@settings(max_examples=60)
+@given(
+    length=st.integers(1, 150),
+    prefix=st.integers(0, 60),
+    window=st.integers(1, 40),
+    key_heads=st.sampled_from([1, 2, 4]),
+    some_invalid=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_blocks_equal_the_full_mask_in_values_and_gradients(
+    length: int, prefix: int, window: int, key_heads: int, some_invalid: bool, seed: int
+) -> None:
+    tensors = inputs(length, prefix, 4, key_heads, seed=seed)
+    check(tensors, window, validity(2, prefix, seed) if some_invalid else None)
+
+
+@pytest.mark.parametrize("window", [1, 2, 16, 31, 32, 33])
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_lengths_around_the_border_of_a_block_lose_no_token(window: int, blocks: int, beyond: int) -> None:
+    length = max(1, window * blocks + beyond)
+    check(inputs(length, batch=1), window)
+    # The same behind a prefix that is one place short of a window, as a cache holds it.
+    check(inputs(length, window - 1, batch=1), window)
+
+
+@pytest.mark.parametrize("prefix", [0, 3, 15, 16, 17, 40, 200])
+def test_a_prefix_may_be_shorter_or_longer_than_the_window(prefix: int) -> None:
+    check(inputs(80, prefix), 16)
+    check(inputs(80, prefix), 16, validity(2, prefix))
+
+
+@pytest.mark.parametrize("length", [1, 10, 100])
+def test_a_prefix_without_any_real_token_is_as_good_as_none(length: int) -> None:
+    tensors = inputs(length, 12)
+    invalid = torch.zeros(2, 12, dtype=torch.bool)
+    query, key, value = tensors
+    without = sliding_window_attention(query, key[:, :, 12:], value[:, :, 12:], 8)
+    assert largest_difference(sliding_window_attention(*tensors, 8, invalid), without) < 1e-10
+
+
+@pytest.mark.parametrize("length", [5, 100])
+def test_what_an_invalid_place_holds_has_no_influence(length: int) -> None:
+    query, key, value = inputs(length, 12)
+    valid = validity(2, 12)
+    expected = sliding_window_attention(query, key, value, 8, valid)
+    spoiled = (~valid)[:, None, :, None]
+    for tensor in (key, value):
+        tensor[:, :, :12] = torch.where(spoiled, 1e6, tensor[:, :, :12])
+    assert torch.equal(sliding_window_attention(query, key, value, 8, valid), expected)
+
+
+@pytest.mark.parametrize("length", [9, 100])
+def test_a_window_of_one_returns_the_tokens_own_value(length: int) -> None:
+    tensors = inputs(length)
+    assert largest_difference(sliding_window_attention(*tensors, 1), tensors[2]) < 1e-12
+
+
+@pytest.mark.parametrize("length", [9, 100])
+def test_a_window_that_covers_the_sequence_is_full_causal_attention(length: int) -> None:
+    tensors = inputs(length)
+    full = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=True)
+    for window in (length, length + 1, 10 * length):
+        assert largest_difference(sliding_window_attention(*tensors, window), full) < 1e-10
+
+
+@pytest.mark.parametrize("length", [40, 400])
+def test_dropout_drops_weights_and_keeps_their_expectation(length: int) -> None:
+    query, key, _ = inputs(length, heads=8, key_heads=8)
+    ones = torch.ones_like(key)
+    dropped = sliding_window_attention(query, key, ones, 16, dropout=0.5)
+    assert dropped.std() > 0.1
+    assert abs(dropped.mean().item() - 1) < 0.05
+    whole = sliding_window_attention(query, key, ones, 16, dropout=0.0)
+    assert largest_difference(whole, torch.ones_like(query)) < 1e-10
+
+
+def test_inputs_are_left_unchanged_and_need_not_be_contiguous() -> None:
+    tensors = inputs(100, 5)
+    copies = [tensor.clone() for tensor in tensors]
+    expected = sliding_window_attention(*tensors, 8)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, copies, strict=True))
+    strided = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in tensors]
+    assert torch.equal(sliding_window_attention(*strided, 8), expected)
