@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import tune_allocator
-from seqbench.plan import RunPlan, RunRequest, resolve
+from seqbench.plan import RunPlan, resolve
+from seqbench.request import RunRequest
 from seqbench.runner import build_model
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.schedule import learning_rate_at

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.errors import RequestError
-from seqbench.plan import RunPlan, RunRequest, resolve, slug
+from seqbench.plan import RunPlan, resolve, slug
+from seqbench.request import RunRequest
 from seqbench.runner import record_failure, stored_result
 from seqbench.store.run_folder import RunFolder
 

@@ -14,32 +14,9 @@ import seqbench
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.errors import RequestError
 from seqbench.registry import find_model, find_task
+from seqbench.request import RunRequest
 from seqbench.suggestions import did_you_mean
 from seqbench.training.settings import TrainerSettings
-
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What a user asks for, before anything is looked up.
-
-    Attributes:
-        model, task: plugin names or dotted paths.
-        presets: names of presets; a name is taken as the task's, the model's or both, whichever have it.
-        changes: key -> text as in `--set key=value`; keys "model.x", "task.x", "trainer.x" or "x" for the trainer.
-        ablation: name of one of the model's ablations, or None.
-    """
-
-    model: str
-    task: str
-    presets: tuple[str, ...] = ()
-    changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ablation: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """One run from plan to result."""
 
 import dataclasses
+import errno
+import os
 import time
 import traceback
 from contextlib import suppress
@@ -215,6 +217,9 @@ def _explain(error: Exception, folder: RunFolder) -> tuple[str, str]:
     # torch's CPU allocator raises a plain RuntimeError.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
         return "out-of-memory", f"{message}; a smaller micro_batch_size keeps the batch and takes less memory"
+    # safetensors has an error type of its own, so the system's words decide.
+    if os.strerror(errno.ENOSPC) in message:
+        return "disk-full", f"{message}; make room, then the same command with --retry-failed goes on"
     write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
     return "error", f"{type(error).__name__}: {message} (see {folder.path / 'traceback.txt'})"
 

@@ -4,7 +4,8 @@ import pytest
 
 from seqbench.accounting import MemoryEstimate, count_parameters, estimate_memory, require_memory, require_weights
 from seqbench.errors import RequestError
-from seqbench.plan import RunRequest, resolve
+from seqbench.plan import resolve
+from seqbench.request import RunRequest
 from seqbench.runner import build_model
 
 MEBI = 2**20

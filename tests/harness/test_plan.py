@@ -7,7 +7,8 @@ import pytest
 import toy_model
 
 from seqbench.errors import RequestError
-from seqbench.plan import RunRequest, resolve, slug
+from seqbench.plan import resolve, slug
+from seqbench.request import RunRequest
 
 TOY = RunRequest("toy_model:Neighbour", "toy_task:Recall", device="cpu")
 

@@ -167,6 +167,16 @@ def test_every_reader_of_a_group_adds_to_the_gradient_of_its_initial_phases() ->
         assert initial.grad.flatten().tolist() == [length, 0]
 
 
+@pytest.mark.parametrize("length", [40, 400])
+def test_large_gradients_in_one_group_do_not_drown_those_of_another(length: int) -> None:
+    increments, weights = normal(1, length, 2), normal(1, length, 2, seed=3)
+    groups = torch.arange(length).unsqueeze(0) % 2
+    weights[:, 0::2] *= 1e7
+    (own,) = gradients(lambda d: phase_scan(d, groups, 2), weights, [increments])
+    expected = weights[:, 1::2].double().flip(1).cumsum(dim=1).flip(1)
+    assert largest_difference(own[:, 1::2], expected) < 1e-4
+
+
 @pytest.mark.parametrize("counts", [(4, 16, 1), (64, 4, 16), (9, 100, 25)])
 def test_sqrt_count_divides_each_increments_gradient_by_the_root_of_its_groups_tokens(counts: tuple[int, ...]) -> None:
     chosen = torch.cat([torch.full((count,), group) for group, count in enumerate(counts)])

@@ -77,6 +77,19 @@ def test_ragged_chunks_continue_every_row_as_its_own_sequence(window: int | None
 
 
 @pytest.mark.parametrize("window", WINDOWS)
+def test_single_tokens_after_a_padded_prompt_do_not_see_its_padding(window: int | None) -> None:
+    hidden, mask = normal(2, 12, HIDDEN), torch.ones(2, 8)
+    mask[0, :5] = 0
+    mask[1, 3:] = 0
+    cache = AttentionCache(window=window)
+    DECODERS[window](hidden[:, :8], cache, mask)
+    steps = torch.cat([DECODERS[window](hidden[:, place : place + 1], cache) for place in range(8, 12)], dim=1)
+    for row in range(2):
+        alone = torch.cat((hidden[row, :8][mask[row].bool()], hidden[row, 8:]))
+        assert largest_difference(steps[row], DECODERS[window](alone.unsqueeze(0))[0, 3:]) < 1e-5
+
+
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sizes", [[30], [1] * 30, [3, 20, 1, 6], [7, 1, 1, 21]])
 def test_chunks_without_padding_give_the_whole_sequence(window: int | None, sizes: list[int]) -> None:
     hidden, cache = normal(2, 30, HIDDEN), AttentionCache(window=window)

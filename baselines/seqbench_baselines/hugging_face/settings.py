@@ -50,7 +50,7 @@ class HuggingFaceSettings:
         except json.JSONDecodeError as error:
             raise RequestError(f"overrides takes a JSON object, not {self.overrides!r}: {error}") from error
         if not isinstance(values, dict):
-            raise RequestError(f"overrides takes a JSON object like {{\"rope_theta\": 10000}}, not {self.overrides!r}")
+            raise RequestError(f'overrides takes a JSON object like {{"rope_theta": 10000}}, not {self.overrides!r}')
         return values
 
 
@@ -60,9 +60,7 @@ def checked_overrides(settings: HuggingFaceSettings, config: PreTrainedConfig, l
     known = {*config.to_dict(), *config.attribute_map}
     for name in overrides:
         if name in (*SHAPE_FIELDS, "vocab_size"):
-            raise RequestError(
-                f"{label}: {name} is a setting of its own; type --set model.{name}=... for it"
-            )
+            raise RequestError(f"{label}: {name} is a setting of its own; type --set model.{name}=... for it")
         if name not in known:
             raise RequestError(
                 f"{label}: overrides names {name!r}, which {type(config).__name__} does not have"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from seqbench.cli.options import (
     run_options,
 )
 from seqbench.errors import RequestError
-from seqbench.plan import RunRequest
+from seqbench.request import RunRequest
 
 
 @click.command()
@@ -57,6 +58,8 @@ def compare(
     from seqbench.report.table import comparison_report
     from seqbench.store.files import write_json, write_text
 
+    # A termination is passed on to the run at work, as Ctrl-C is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise RequestError("--models takes names separated by commas; `bench list models` shows what is installed")

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from seqbench.cli.options import friendly_errors
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, takes_argument
 
 
 @click.command("list")
@@ -20,9 +19,8 @@ from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, 
 @friendly_errors
 def list_plugins(what: str | None, as_json: bool, verbose: bool) -> None:
     """List installed models, tasks or presets (all of them without an argument); broken plugins with the reason."""
-    kinds = {"models": MODEL_GROUP, "tasks": TASK_GROUP}
-    wanted = [what] if what in kinds else list(kinds)
-    rows = [row for kind in wanted for row in _describe(kind, announced(kinds[kind]), verbose)]
+    wanted = [what] if what in ("models", "tasks") else ["models", "tasks"]
+    rows = [row for kind in wanted for row in _describe(kind, verbose)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -42,9 +40,11 @@ def list_plugins(what: str | None, as_json: bool, verbose: bool) -> None:
             console.print(row["traceback"], markup=False, highlight=False)
 
 
-def _describe(kind: str, plugins: dict[str, type | BrokenPlugin], verbose: bool) -> list[dict[str, Any]]:
+def _describe(kind: str, verbose: bool) -> list[dict[str, Any]]:
+    from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, takes_argument
+
     rows: list[dict[str, Any]] = []
-    for name, plugin in plugins.items():
+    for name, plugin in announced(MODEL_GROUP if kind == "models" else TASK_GROUP).items():
         row: dict[str, Any] = {
             "kind": kind.removesuffix("s"),
             "name": name,

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from seqbench.errors import RequestError
-from seqbench.plan import DEVICES, PRECISIONS
+from seqbench.request import DEVICES, PRECISIONS
 
 EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 1, 2, 130
 

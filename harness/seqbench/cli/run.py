@@ -14,8 +14,7 @@ from seqbench.cli.options import (
     parse_changes,
     run_options,
 )
-from seqbench.environment import tune_allocator
-from seqbench.plan import RunRequest, resolve
+from seqbench.request import RunRequest
 
 
 @click.command()
@@ -48,7 +47,10 @@ def run(
 
     The same command again prints the stored result, or goes on where an interrupted run stopped.
     """
+    from seqbench.environment import tune_allocator
+
     tune_allocator()
+    from seqbench.plan import resolve
     from seqbench.preview import preview
     from seqbench.report.plot import plot_results
     from seqbench.report.table import run_report

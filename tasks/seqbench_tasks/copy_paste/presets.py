@@ -5,13 +5,15 @@ from typing import Any
 from seqbench.contracts import TaskPreset
 from seqbench_tasks.copy_paste.config import CopyPasteConfig
 
+# Found by a search over rates, lengths and shapes on two CPU cores: of the rates 2e-3, 4e-3 and 8e-3 the second learned
+# most in the same time, and Muon several times as much as AdamW.
 _TINY_TRAINER: dict[str, Any] = {
-    "steps": 3000,
+    "steps": 2500,
     "batch_size": 64,
     "optimizer": "muon",
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
     "schedule": "cosine",
-    "warmup_steps": 100,
+    "warmup_steps": 50,
     "final_learning_rate_fraction": 0.1,
     "weight_decay": 0.1,
     "gradient_clip_norm": 1.0,
@@ -38,10 +40,11 @@ PRESETS: dict[str, TaskPreset[CopyPasteConfig]] = {
         config=CopyPasteConfig(
             alphabet_size=32,
             minimum_length=2,
-            maximum_length=20,
-            test_lengths=(4, 6, 8, 10, 13, 14, 16, 18, 20),
+            maximum_length=18,
+            # Four layers with windows of 4 bridge 12 tokens; the last is longer than any in training.
+            test_lengths=(4, 6, 8, 10, 12, 13, 14, 16, 18, 20),
         ),
-        summary="payloads of 2 to 20 symbols out of 32; minutes on a laptop",
+        summary="payloads of 2 to 18 symbols out of 32; minutes on a laptop",
         trainer=_TINY_TRAINER,
     ),
     "tiny-filler": TaskPreset(
