@@ -163,7 +163,7 @@ class HarnessCall:
         )
 
     def try_continuation(self) -> str:
-        """ "chunks" or "tokens": what the model may be given at once when it continues. Tried once per model."""
+        """Say "chunks" or "tokens": what the model may be given at once when it continues. Tried once per model."""
         if self.continuation is None:
             training = self.training
             self.eval()  # type: ignore[attr-defined]

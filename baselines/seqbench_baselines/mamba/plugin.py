@@ -104,7 +104,7 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
         return dataclasses.replace(config, vocab_size=vocab_size)
 
     def parameter_group(self, parameter_name: str) -> str:
-        """ "embedding", "projections", "convolution", "scan" (A, D and the step sizes) or "norm"."""
+        """One of "embedding", "projections", "convolution", "scan" (A, D and the step sizes) or "norm"."""
         if "embeddings" in parameter_name or "lm_head" in parameter_name:
             return "embedding"
         if "norm" in parameter_name:
