@@ -83,7 +83,7 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
         return dataclasses.replace(config, vocab_size=vocab_size)
 
     def parameter_group(self, parameter_name: str) -> str:
-        """Name "embedding" for the vocabulary matrices, else by the parameter's name: "attention", "mlp", "norm", ..."""
+        """Name "embedding" for the vocabulary matrices, else by the name: "attention", "mlp", "norm", ..."""
         if parameter_name in self._vocabulary_matrices:
             return "embedding"
         return next((group for part, group in _GROUPS.items() if part in parameter_name.lower()), "other")
