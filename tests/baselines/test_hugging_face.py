@@ -283,3 +283,14 @@ def test_huge_models_are_refused_before_memory_is_taken_naming_the_fields():
     config = with_settings(plugin.presets["tiny"], {"intermediate_size": "1000000000"}, "model")
     text = refusal(plugin.build, config)
     assert "more than model.parameter_limit (500,000,000)" in text and "intermediate_size 1000000000" in text
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba", "qwen3"])
+def test_a_states_size_at_great_length_follows_from_how_it_grows(kind: str) -> None:
+    plugin = HuggingFacePlugin(kind)
+    config = plugin.with_vocabulary(plugin.presets["tiny"], 35)
+    at_100, at_200, at_65536 = (plugin.state_bytes(config, length) for length in (100, 200, 65536))
+    if kind == "mamba":
+        assert at_100 == at_200 == at_65536 > 0
+    else:
+        assert at_65536 - at_200 == (at_200 - at_100) // 100 * (65536 - 200) > 0

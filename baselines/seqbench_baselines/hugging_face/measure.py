@@ -7,14 +7,18 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedConfig
 
 from seqbench.errors import RequestError
-from seqbench_baselines.hugging_face.build import build_unloaded
+from seqbench_baselines.hugging_face.build import build_unloaded, transformers_config
 from seqbench_baselines.hugging_face.carried_state import state_of, state_size
 from seqbench_baselines.hugging_face.settings import HuggingFaceSettings
 from seqbench_baselines.hugging_face.source import ModelSource, first_line
 
 Measured = TypeVar("Measured")
+
+# Equally spaced, and longer than any short convolution that a state may hold.
+_SHORT_LENGTHS = (16, 32, 48)
 
 _LINEAR, _BATCHED, _CONVOLUTION = "linear layers", "batched products", "convolutions"
 _COMPONENTS = {
@@ -38,11 +42,30 @@ def measured_flops(source: ModelSource, settings: HuggingFaceSettings, length: i
 
 
 def measured_state_bytes(source: ModelSource, settings: HuggingFaceSettings, length: int) -> int:
-    """Bytes of the tensors that one sequence's state holds after so many tokens; 0 when the model returns none."""
+    """Bytes of the tensors that one sequence's state holds after so many tokens; 0 when the model returns none.
+
+    Recurrent models of transformers loop over tokens, which takes minutes at 65,536. Where nothing in the config is a
+    window, three short lengths on one line give the line for any other.
+    """
+    if length > max(_SHORT_LENGTHS) and not _has_window(transformers_config(source, settings)):
+        first, second, third = (_state_bytes_at(source, settings, short) for short in _SHORT_LENGTHS)
+        if third - second == second - first:
+            per_token = (second - first) // (_SHORT_LENGTHS[1] - _SHORT_LENGTHS[0])
+            return first + per_token * (length - _SHORT_LENGTHS[0])
+    return _state_bytes_at(source, settings, length)
+
+
+def _state_bytes_at(source: ModelSource, settings: HuggingFaceSettings, length: int) -> int:
     found = _first_that_works(
         source, length, lambda device: state_of(_forward(source, settings, length, device, use_cache=True))
     )
     return 0 if found is None else state_size(found[1])
+
+
+def _has_window(config: PreTrainedConfig) -> bool:
+    """Whether any attention of the model sees a bounded number of tokens, by the names that transformers uses."""
+    fields = config.to_dict()
+    return any(value for name, value in fields.items() if "window" in name or "chunk" in name)
 
 
 def _count(source: ModelSource, settings: HuggingFaceSettings, length: int, device: str) -> FlopCounterMode:
