@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from seqbench.accounting import (
     FLOP_CONVENTION,
     count_parameters,
-    estimate_memory,
     gibibytes,
     non_embedding,
 )
@@ -38,9 +37,8 @@ def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
 
 
 def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
-    model = prepare_model(plan)
+    model, memory = prepare_model(plan)
     parameters = count_parameters(plan.model, model)
-    memory = estimate_memory(plan, model)
     available = available_bytes(plan.device)
     length, trainer = plan.task.longest_sequence, plan.trainer
     flops = plan.model.flops(plan.model_config, length)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from seqbench.accounting import (
     FLOP_CONVENTION,
+    MemoryEstimate,
     count_parameters,
     estimate_memory,
     non_embedding,
@@ -39,13 +40,14 @@ def build_model(plan: RunPlan) -> PreTrainedModel:
     return plan.model.build(plan.model_config)
 
 
-def prepare_model(plan: RunPlan) -> PreTrainedModel:
-    """The plan's model, after making sure that the run fits into memory. Raises RequestError when it does not."""
+def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
+    """The plan's model, and the memory that the run will take. Raises RequestError when there is not as much."""
     available = available_bytes(plan.device)
     require_weights(plan, available_bytes(torch.device("cpu")))
     model = build_model(plan)
-    require_memory(plan, estimate_memory(plan, model), available)
-    return model
+    estimate = estimate_memory(plan, model)
+    require_memory(plan, estimate, available)
+    return model, estimate
 
 
 def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dic
             return finished
         started = time.time()
         try:
-            model = prepare_model(plan)
+            model, _ = prepare_model(plan)
         except RequestError:
             raise
         except Exception as error:

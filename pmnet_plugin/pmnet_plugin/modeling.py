@@ -128,7 +128,8 @@ class PMNetModel(PMNetPreTrainedModel):
             advance(cache, plan, batch, length)
         hidden = self.norm(hidden)
         if packing is not None:
-            hidden, routing = packing.unpack(hidden), [packing.unpack(groups) for groups in routing]
+            hidden = packing.unpack(hidden)
+            routing = [packing.unpack(groups) for groups in routing] if output_routing else []
         return PMNetOutput(
             last_hidden_state=hidden,
             past_key_values=cache,  # type: ignore[arg-type]  # not built on transformers' layer-wise Cache

@@ -88,7 +88,9 @@ class Trainer:
         if self._accelerator.num_processes > 1:
             raise RequestError("bench trains in one process; start it without torchrun or accelerate launch")
         self.model: PreTrainedModel = self._accelerator.prepare(model)
-        self._optimizers = [self._accelerator.prepare(each) for each in build_optimizers(model, settings)]
+        # Checkpoints hold the state of what Accelerate wraps, not of its wrappers.
+        self._bare_model, self._bare_optimizers = model, build_optimizers(model, settings)
+        self._optimizers = [self._accelerator.prepare(optimizer) for optimizer in self._bare_optimizers]
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._task, self._settings, self._seed = task, settings, seed
         self._device, self._checkpoints, self._log = device, checkpoints, log
@@ -214,14 +216,10 @@ class Trainer:
         return _Interval(zero, zero.clone(), 0, 0, time.perf_counter())
 
     def _save(self) -> None:
-        model = self._accelerator.unwrap_model(self.model)
-        optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self._optimizers]
-        save_checkpoint(self._checkpoints, self.state.step, model, optimizers, asdict(self.state))
+        save_checkpoint(self._checkpoints, self.state.step, self._bare_model, self._bare_optimizers, asdict(self.state))
 
     def _resume(self) -> None:
         existing = list_checkpoints(self._checkpoints)
-        if not existing:
-            return
-        model = self._accelerator.unwrap_model(self.model)
-        optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self._optimizers]
-        self.state = TrainingState(**load_checkpoint(existing[-1], model, optimizers))
+        if existing:
+            state = load_checkpoint(existing[-1], self._bare_model, self._bare_optimizers)
+            self.state = TrainingState(**state)
