@@ -156,7 +156,7 @@ def _apply_ablation(request: RunRequest, model: ModelPlugin[Any], model_config: 
             f"model {request.model} has no ablation {name!r}{did_you_mean(name, model.ablations)}\n"
             f"its ablations are: {', '.join(model.ablations) or 'none'}"
         )
-    return dataclasses.replace(model_config, **model.ablations[name])
+    return dataclasses.replace(model_config, **model.ablations[name].changes)
 
 
 def _choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pmnet_plugin.configuration import PMNetConfig
 from pmnet_plugin.modeling import PMNetForCausalLM
-from seqbench.contracts import Flops, ModelPlugin, WidthAxis, setting
+from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, setting
 from seqbench.errors import RequestError
 from seqbench.nn import (
     DecoderSettings,
@@ -79,10 +79,12 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
     }
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("intermediate_size", 1)
-    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "no-memory": {"use_memory": False},
-        "no-recurrence": {"memory_cumsum": False},
-        "gradient-scale-none": {"gradient_scale": "none"},
+    ablations: ClassVar[Mapping[str, Ablation]] = {
+        "no-memory": Ablation("neither write nor read: the sliding-window backbone alone", {"use_memory": False}),
+        "no-recurrence": Ablation(
+            "nothing is summed over earlier tokens", {"memory_cumsum": False}, at_evaluation=True
+        ),
+        "gradient-scale-none": Ablation("increments get their whole gradient", {"gradient_scale": "none"}),
     }
 
     def build(self, config: PMNetSettings) -> PMNetForCausalLM:

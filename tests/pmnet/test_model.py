@@ -75,7 +75,7 @@ def test_the_memory_reaches_beyond_the_attention_stack() -> None:
 
 @pytest.mark.parametrize("ablation", ["no-memory", "no-recurrence"])
 def test_without_memory_or_without_recurrence_nothing_lies_beyond_the_attention_stack(ablation: str) -> None:
-    model = lively_pmnet(**PMNetPlugin.ablations[ablation])
+    model = lively_pmnet(**PMNetPlugin.ablations[ablation].changes)
     reach = model.config.num_hidden_layers * (model.config.sliding_window - 1)
     other = TOKENS.clone()
     other[:, 0] = (other[:, 0] + 1) % VOCABULARY
@@ -100,7 +100,7 @@ def test_the_rows_of_a_batch_are_independent_to_the_bit() -> None:
 @pytest.mark.parametrize("ablation", [None, "no-memory", "no-recurrence"])
 def test_the_state_has_the_declared_bytes_at_any_length(ablation: str | None) -> None:
     plugin = PMNetPlugin()
-    changes = {name: str(value) for name, value in plugin.ablations.get(ablation, {}).items()}
+    changes = {name: str(value) for name, value in (plugin.ablations[ablation].changes if ablation else {}).items()}
     config = with_settings(plugin.with_vocabulary(plugin.presets["tiny"], VOCABULARY), changes, "model pmnet")
     model = plugin.build(config).eval()
     for length in (1, 3, 200):

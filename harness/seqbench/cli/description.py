@@ -49,7 +49,7 @@ def _describe_model(plugin: ModelPlugin[Any], name: str) -> dict[str, Any]:
         "documentation": inspect.getdoc(type(plugin)) or "",
         "fields": _fields(plugin.config_class, "model.", plugin.presets[plugin.default_preset]),
         "presets": presets,
-        "ablations": {ablation: dict(changes) for ablation, changes in plugin.ablations.items()},
+        "ablations": {name: dataclasses.asdict(ablation) for name, ablation in plugin.ablations.items()},
     }
 
 

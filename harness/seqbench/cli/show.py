@@ -40,8 +40,8 @@ def show(name: str, as_json: bool) -> None:
     console.print(_fields_table(content["fields"]))
     for preset, values in content["presets"].items():
         console.print(f"preset {preset}: {values}", markup=False, highlight=False, soft_wrap=True)
-    for ablation, changes in content.get("ablations", {}).items():
-        console.print(f"ablation {ablation}: {changes}", markup=False, highlight=False)
+    for name, ablation in content.get("ablations", {}).items():
+        console.print(f"ablation {name}: {_ablation(ablation)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_run(path: str, as_json: bool, console: Console) -> None:
@@ -57,6 +57,12 @@ def _show_run(path: str, as_json: bool, console: Console) -> None:
         click.echo(json.dumps(result, indent=2))
     else:
         console.print(run_report(result))
+
+
+def _ablation(ablation: dict[str, Any]) -> str:
+    phases = {"training and evaluation": ablation["in_training"], "evaluation alone (@eval)": ablation["at_evaluation"]}
+    changes = ", ".join(f"{key}={value}" for key, value in ablation["changes"].items())
+    return f"{ablation['summary']}; {changes}; at {' or '.join(phase for phase, fits in phases.items() if fits)}"
 
 
 def _fields_table(fields: list[dict[str, Any]]) -> Table:

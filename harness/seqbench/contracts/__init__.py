@@ -1,7 +1,7 @@
 """What a plugin implements and what it may rely on: model, task and measurement contracts, documented settings."""
 
 from seqbench.contracts.measurement import LOOKBACK, Evaluation, Measurement
-from seqbench.contracts.model import Flops, ModelPlugin, WidthAxis
+from seqbench.contracts.model import Ablation, Flops, ModelPlugin, WidthAxis
 from seqbench.contracts.settings import (
     SettingInfo,
     check_settings,
@@ -14,6 +14,7 @@ from seqbench.contracts.task import IGNORED_LABEL, Batch, Predictor, TaskPlugin,
 __all__ = [
     "IGNORED_LABEL",
     "LOOKBACK",
+    "Ablation",
     "Batch",
     "Evaluation",
     "Flops",

@@ -19,7 +19,7 @@ class Measurement:
         unit: "fraction", "bits per byte", ...
         n: how many items stand behind the number (bytes, strings, books).
         coordinates: where it was measured, such as {"length": 64, "lookback": 64}; None stands for "unbounded".
-        split: "validation" or "test".
+        split: "validation" or "test", or "training" for what a plugin tells of its inside.
     """
 
     metric: str

@@ -1,11 +1,15 @@
 """The contract of a model plugin: one class per architecture."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from seqbench.contracts.measurement import Measurement
+from seqbench.contracts.settings import describe_settings
+from seqbench.contracts.task import Batch
 
 ModelConfig = TypeVar("ModelConfig")
 
@@ -42,6 +46,24 @@ class Flops:
         return round(self.forward_total * (1 + self.backward_factor))
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """A named switch that takes a part of an architecture away, to see what the part is worth.
+
+    Attributes:
+        summary: what it does, in one line.
+        changes: config field -> value.
+        in_training: whether it makes sense to train the changed model; asked for as "name".
+        at_evaluation: whether a model that was trained whole can be tested changed; asked for as "name@eval". The
+            changed config must then have the same parameters.
+    """
+
+    summary: str
+    changes: Mapping[str, Any]
+    in_training: bool = True
+    at_evaluation: bool = False
+
+
 class ModelPlugin(ABC, Generic[ModelConfig]):
     """An architecture. Instances hold no state; every method is a function of the config.
 
@@ -64,8 +86,11 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     width_axis: ClassVar[WidthAxis]
     # A finer axis than the width, for matching to within a fraction of a percent; None when there is none.
     fine_axis: ClassVar[WidthAxis | None] = None
-    # Ablation name -> the config fields that it changes.
-    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    ablations: ClassVar[Mapping[str, Ablation]] = {}
+    # Whether `flops` counts products that a mask hides too, as torch's counter does; false: those inside the mask.
+    counts_masked_products: bool = False
+    # Clause of `bench check` -> why this plugin cannot fulfil it.
+    exemptions: Mapping[str, str] = {}
 
     @abstractmethod
     def build(self, config: ModelConfig) -> PreTrainedModel:
@@ -104,3 +129,21 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         """What decides rankings besides the sequence mixer: short convolution, position encoding, depth,
         initialisation, kernel path. Printed with every result.
         """
+
+    def settings_from(self, native: PreTrainedConfig) -> ModelConfig:
+        """The settings of a checkpoint with that config, for `--init`.
+
+        As it stands, every setting takes the value of the native field that bears its name. Raises RequestError for a
+        value that the settings refuse.
+        """
+        names = describe_settings(self.config_class)
+        return self.config_class(**{name: getattr(native, name) for name in names if hasattr(native, name)})
+
+    def diagnose(self, model: PreTrainedModel, batch: Batch) -> Sequence[Measurement]:
+        """What only this architecture can tell of its inside (routing, gates, ...) on a batch of training data.
+
+        Called at every evaluation, logged and plotted; none as it stands. It draws no random numbers, and leaves
+        weights and gradients as they are.
+        """
+        del model, batch
+        return ()

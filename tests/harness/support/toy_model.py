@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, setting
+from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, check_settings, setting
 from seqbench.errors import RequestError
 
 
@@ -73,7 +73,7 @@ class Neighbour(ModelPlugin[NeighbourSettings]):
     config_class = NeighbourSettings
     presets: ClassVar = {"tiny": NeighbourSettings(), "wide": NeighbourSettings(width=12)}
     width_axis = WidthAxis("width", 1)
-    ablations: ClassVar = {"no-dropout": {"dropout": 0.0}}
+    ablations: ClassVar = {"no-dropout": Ablation("no dropout", {"dropout": 0.0}, at_evaluation=True)}
 
     def build(self, config):
         model = NeighbourModel(
