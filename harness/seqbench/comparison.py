@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.errors import RequestError
-from seqbench.plan import RunPlan, resolve, slug
+from seqbench.plan import RunPlan, ablation_names, resolve, slug
+from seqbench.registry import find_model
 from seqbench.request import RunRequest
 from seqbench.runner import record_failure, stored_result
 from seqbench.store.run_folder import RunFolder
@@ -33,6 +34,18 @@ class GridRun:
     folder: RunFolder
 
 
+def plan_ablations(request: RunRequest, names: Sequence[str], runs: Path) -> list[GridRun]:
+    """The run of the whole model, and one for each of its ablations in `names`; "all" stands for all there are."""
+    if list(names) == ["all"]:
+        names = ablation_names(find_model(request.model))
+        if not names:
+            raise RequestError(f"model {request.model} has no ablations")
+    grid = [_grid_run(dataclasses.replace(request, ablation=name), runs) for name in (None, *names)]
+    if len({cell.plan.run_hash for cell in grid}) < len(grid):
+        raise RequestError(f"--ablations names one of {', '.join(names)} more than once")
+    return grid
+
+
 def plan_grid(request: RunRequest, models: Sequence[str], seeds: int, runs: Path) -> list[GridRun]:
     """All runs of a comparison, seed by seed, so that every model has a result early.
 
@@ -46,16 +59,14 @@ def plan_grid(request: RunRequest, models: Sequence[str], seeds: int, runs: Path
     for seed in range(request.seed, request.seed + seeds):
         for model in models:
             changes = _changes_for(model, models, request.changes)
-            cell = dataclasses.replace(request, model=model, seed=seed, changes=changes)
-            plan = resolve(cell)
-            grid.append(GridRun(cell, plan, RunFolder(runs / plan.folder_name)))
+            grid.append(_grid_run(dataclasses.replace(request, model=model, seed=seed, changes=changes), runs))
     return grid
 
 
-def grid_folder(grid: Sequence[GridRun], runs: Path) -> Path:
-    """Default folder of a comparison's table and plot: its name follows from its runs."""
+def grid_folder(grid: Sequence[GridRun], runs: Path, kind: str) -> Path:
+    """Default folder of the table and plot of a "comparison" or of "ablations": its name follows from its runs."""
     digest = hashlib.sha256(json.dumps([cell.plan.run_hash for cell in grid]).encode()).hexdigest()
-    return runs / slug(grid[0].plan.task_name) / f"comparison-{digest[:8]}"
+    return runs / slug(grid[0].plan.task_name) / f"{kind}-{digest[:8]}"
 
 
 def run_grid(
@@ -94,6 +105,11 @@ def compare_data_order(results: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
+def _grid_run(request: RunRequest, runs: Path) -> GridRun:
+    plan = resolve(request)
+    return GridRun(request, plan, RunFolder(runs / plan.folder_name))
+
+
 def _changes_for(model: str, models: Sequence[str], changes: Mapping[str, str]) -> dict[str, str]:
     own: dict[str, str] = {}
     for key, text in changes.items():
@@ -129,6 +145,8 @@ def _command(cell: GridRun, runs: Path, retry_failed: bool) -> list[str]:
     command += ["--runs", str(runs)]
     for preset in request.presets:
         command += ["--preset", preset]
+    command += ["--ablate", request.ablation] if request.ablation else []
+    command += ["--init", request.init] if request.init else []
     for key, text in request.changes.items():
         command += ["--set", f"{key}={text}"]
     return [*command, "--retry-failed"] if retry_failed else command

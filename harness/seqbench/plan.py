@@ -13,10 +13,14 @@ import torch
 import seqbench
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.errors import RequestError
+from seqbench.initial_weights import InitialWeights, find_initial_weights
 from seqbench.registry import find_model, find_task
 from seqbench.request import RunRequest
 from seqbench.suggestions import did_you_mean
 from seqbench.training.settings import TrainerSettings
+
+# Behind an ablation's name: the model is trained whole and tested without the part.
+AT_EVALUATION = "@eval"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,10 @@ class RunPlan:
 
     Attributes:
         model_name, task_name: as the user named them.
+        model_config: of the model that is trained.
+        tested_config: of the model that is tested; another one for an ablation at evaluation alone.
+        ablation: its name, with "@eval" behind it for evaluation alone; None for the whole model.
+        initial_weights: what training starts from; None for random weights.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -32,17 +40,26 @@ class RunPlan:
     task_name: str
     model: ModelPlugin[Any]
     model_config: Any
+    tested_config: Any
     task: TaskPlugin[Any]
     trainer: TrainerSettings
     ablation: str | None
     seed: int
     device: torch.device
     precision: str
+    initial_weights: InitialWeights | None
 
     @property
     def label(self) -> str:
         """The model's name as shown in tables."""
         return f"{self.model_name} ({self.ablation})" if self.ablation else self.model_name
+
+    @property
+    def trained(self) -> "RunPlan":
+        """The run whose trained model this one tests: itself, unless it is an ablation at evaluation alone."""
+        if not (self.ablation or "").endswith(AT_EVALUATION):
+            return self
+        return dataclasses.replace(self, ablation=None, tested_config=self.model_config)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -54,6 +71,8 @@ class RunPlan:
                 "version": self.model.version,
                 "ablation": self.ablation,
                 "config": dataclasses.asdict(self.model_config),
+                "tested_config": dataclasses.asdict(self.tested_config),
+                "initial_weights": self.initial_weights.sha256 if self.initial_weights else None,
             },
             "task": {
                 "name": self.task_name,
@@ -81,6 +100,7 @@ class RunPlan:
 def resolve(request: RunRequest) -> RunPlan:
     """Look everything up and check it. Raises RequestError for the first thing that is wrong."""
     model, task_class = find_model(request.model), find_task(request.task)
+    initial_weights = None if request.init is None else find_initial_weights(request.init, model)
     model_preset, task_preset = _choose_presets(request, model, task_class)
     changes = _sort_changes(request.changes)
     task_config = with_settings(task_preset.config, changes["task"], f"task {request.task}")
@@ -90,10 +110,12 @@ def resolve(request: RunRequest) -> RunPlan:
         raise RequestError(
             f"model.vocab_size follows from the task ({task.vocab_size} for {request.task}); change the task's fields"
         )
-    model_config = model.with_vocabulary(model.presets[model_preset], task.vocab_size)
+    if initial_weights is None:
+        model_config = model.with_vocabulary(model.presets[model_preset], task.vocab_size)
+    else:
+        model_config = _adopt(request, initial_weights, task.vocab_size)
     model_config = with_settings(model_config, changes["model"], f"model {request.model}")
-    if request.ablation is not None:
-        model_config = _apply_ablation(request, model, model_config)
+    ablation, model_config, tested_config = _apply_ablation(request, model, model_config)
     trainer = with_settings(
         dataclasses.replace(TrainerSettings(), **task_preset.trainer), changes["trainer"], "the trainer"
     )
@@ -102,13 +124,23 @@ def resolve(request: RunRequest) -> RunPlan:
         task_name=request.task,
         model=model,
         model_config=model_config,
+        tested_config=tested_config,
         task=task,
         trainer=trainer,
-        ablation=request.ablation,
+        ablation=ablation,
         seed=request.seed,
         device=_choose_device(request.device),
         precision=request.precision,
+        initial_weights=initial_weights,
     )
+
+
+def ablation_names(model: ModelPlugin[Any]) -> list[str]:
+    """Everything that `--ablate` takes for a model."""
+    names = []
+    for name, ablation in model.ablations.items():
+        names += [name] * ablation.in_training + [name + AT_EVALUATION] * ablation.at_evaluation
+    return names
 
 
 def slug(name: str) -> str:
@@ -128,6 +160,8 @@ def _choose_presets(
                 f"presets of model {request.model}: {', '.join(model.presets)}; "
                 f"of task {request.task}: {', '.join(task_class.presets)}"
             )
+        if request.init is not None and name not in task_class.presets:
+            raise RequestError(f"--preset {name} is one of the model's, whose shape follows from --init; leave it out")
         model_preset = name if name in model.presets else model_preset
         task_preset = name if name in task_class.presets else task_preset
     return model_preset, task_class.presets[task_preset]
@@ -149,14 +183,36 @@ def _sort_changes(changes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return sorted_changes
 
 
-def _apply_ablation(request: RunRequest, model: ModelPlugin[Any], model_config: Any) -> Any:
-    name = request.ablation or ""
+def _adopt(request: RunRequest, weights: InitialWeights, vocab_size: int) -> Any:
+    """The checkpoint's own settings, once its vocabulary is known to hold the task's."""
+    known = weights.settings.vocab_size
+    if known < vocab_size:
+        raise RequestError(
+            f"--init {request.init} knows {known:,} token ids and task {request.task} has {vocab_size:,}; choose a"
+            " checkpoint with a vocabulary of that size or more"
+        )
+    return weights.settings
+
+
+def _apply_ablation(request: RunRequest, model: ModelPlugin[Any], config: Any) -> tuple[str | None, Any, Any]:
+    """The ablation's full name, and the configs of the model that is trained and of the one that is tested."""
+    if request.ablation is None:
+        return None, config, config
+    name = request.ablation.removesuffix(AT_EVALUATION)
     if name not in model.ablations:
         raise RequestError(
             f"model {request.model} has no ablation {name!r}{did_you_mean(name, model.ablations)}\n"
-            f"its ablations are: {', '.join(model.ablations) or 'none'}"
+            f"its ablations are: {', '.join(ablation_names(model)) or 'none'}"
         )
-    return dataclasses.replace(model_config, **model.ablations[name].changes)
+    ablation = model.ablations[name]
+    changed = dataclasses.replace(config, **ablation.changes)
+    if request.ablation == name and ablation.in_training:
+        return name, changed, changed
+    if not ablation.at_evaluation:
+        raise RequestError(
+            f"ablation {name} of model {request.model} cannot be applied at evaluation alone; type --ablate {name}"
+        )
+    return name + AT_EVALUATION, config, changed
 
 
 def _choose_device(name: str) -> torch.device:

@@ -16,7 +16,8 @@ class RunRequest:
         model, task: plugin names or dotted paths.
         presets: names of presets; a name is taken as the task's, the model's or both, whichever have it.
         changes: key -> text as in `--set key=value`; keys "model.x", "task.x", "trainer.x" or "x" for the trainer.
-        ablation: name of one of the model's ablations, or None.
+        ablation: name of one of the model's ablations, for evaluation alone with "@eval" behind it, or None.
+        init: folder or hub id of the checkpoint to start from, or None for random weights.
     """
 
     model: str
@@ -27,3 +28,4 @@ class RunRequest:
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"
+    init: str | None = None

@@ -6,9 +6,11 @@ import os
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, set_seed
 
 from seqbench.accounting import (
@@ -23,8 +25,10 @@ from seqbench.accounting import (
 from seqbench.contracts import Evaluation
 from seqbench.environment import available_bytes, describe_environment
 from seqbench.errors import RequestError, RunFailure
+from seqbench.initial_weights import load_weights
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
+from seqbench.report.model_card import model_card
 from seqbench.store.files import finite, write_json_lines, write_text
 from seqbench.store.run_folder import SCHEMA, RunFolder
 from seqbench.training.progress import TrainingProgress, duration
@@ -35,9 +39,10 @@ _STATE_LENGTHS = (1024, 65536)
 
 
 def build_model(plan: RunPlan) -> PreTrainedModel:
-    """The plan's model, freshly initialised from the plan's seed, on the CPU."""
+    """The plan's model on the CPU: freshly initialised from the plan's seed, or with its initial weights."""
     set_seed(plan.seed)
-    return plan.model.build(plan.model_config)
+    model = plan.model.build(plan.model_config)
+    return model if plan.initial_weights is None else load_weights(model, plan.initial_weights.folder)
 
 
 def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
@@ -50,8 +55,11 @@ def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
     return model, estimate
 
 
-def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dict[str, Any]:
+def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = False) -> dict[str, Any]:
     """Train, test and store, or return the result that is already there.
+
+    An ablation at evaluation alone tests the model of the run that trained it whole; that run is looked for in the
+    store `runs`, and made when it is missing.
 
     Failures of the run itself (divergence, out of memory, a plugin that raises) are stored and returned as a result
     with status "failed"; with `retry_failed` such a stored result is forgotten and the run goes on from its last
@@ -63,8 +71,8 @@ def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dic
             return finished
         started = time.time()
         try:
-            model, _ = prepare_model(plan)
-        except RequestError:
+            model, training = _prepare(plan, runs, retry_failed)
+        except (RequestError, Interrupted):
             raise
         except Exception as error:
             folder.open(describe(plan), describe_environment(plan.device))
@@ -72,7 +80,7 @@ def execute(plan: RunPlan, folder: RunFolder, retry_failed: bool = False) -> dic
         else:
             folder.open(describe(plan), describe_environment(plan.device))
             folder.remove_result()
-            result = _attempt(plan, model, folder)
+            result = _attempt(plan, model, training, folder)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
         folder.write_result(result)
@@ -100,12 +108,32 @@ def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) 
     return result
 
 
-def _attempt(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
+def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedModel, dict[str, Any] | None]:
+    """The model to train and None, or the trained model to test and what is known of its training."""
+    trained = plan.trained
+    if trained is plan:
+        return prepare_model(plan)[0], None
+    folder = RunFolder(runs / trained.folder_name)
+    result = execute(trained, folder, runs, retry_failed)
+    if result["status"] != "complete":
+        raise RunFailure("training-failed", f"the run that trains the model failed ({folder.path})")
+    known = {key: result[key] for key in ("budgets", "tokens", "seconds", "data_order_sha256")}
+    model = load_weights(plan.model.build(plan.tested_config), folder.path / "model")
+    return model, {**known, "trained_in": trained.folder_name}
+
+
+def _attempt(
+    plan: RunPlan, model: PreTrainedModel, training: dict[str, Any] | None, folder: RunFolder
+) -> dict[str, Any]:
     """The result of training and testing, or a failed one with what was known before."""
     facts: dict[str, Any] = {}
     try:
         facts = _facts(plan, model)
-        return {**_header(plan), **facts, **_train_and_test(plan, model, folder)}
+        outcome = _train_and_test(plan, model, folder) if training is None else _test(plan, model, training, folder)
+        result = {**_header(plan), **facts, **outcome}
+        if training is None:
+            write_text(folder.path / "model" / "README.md", model_card(result, model))
+        return result
     except (RequestError, Interrupted):
         raise
     except Exception as error:
@@ -142,6 +170,17 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) ->
     return _outcome(plan, state, evaluation)
 
 
+def _test(plan: RunPlan, model: PreTrainedModel, training: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """The outcome of a model that another run has trained."""
+    nn.Module.to(model, plan.device)
+    reach = plan.model.attention_reach(plan.tested_config)
+    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), "test")
+    folder.rewind_metrics(0)
+    _log_evaluation(folder, training["budgets"][0]["achieved"], "test", evaluation)
+    write_json_lines(folder.items, evaluation.items)
+    return {**training, "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements]}
+
+
 def _header(plan: RunPlan) -> dict[str, Any]:
     """What the plan alone says of a run."""
     task = plan.task
@@ -149,7 +188,12 @@ def _header(plan: RunPlan) -> dict[str, Any]:
         "schema": SCHEMA,
         "status": "complete",
         "hash": plan.run_hash,
-        "model": {"name": plan.model_name, "ablation": plan.ablation, "config": dataclasses.asdict(plan.model_config)},
+        "model": {
+            "name": plan.model_name,
+            "ablation": plan.ablation,
+            "config": dataclasses.asdict(plan.tested_config),
+            "initial_weights": _source(plan),
+        },
         "task": {
             "name": plan.task_name,
             "config": dataclasses.asdict(task.config),
@@ -163,9 +207,20 @@ def _header(plan: RunPlan) -> dict[str, Any]:
     }
 
 
+def _source(plan: RunPlan) -> dict[str, str] | None:
+    weights = plan.initial_weights
+    return None if weights is None else {"name": weights.name, "sha256": weights.sha256}
+
+
+def _initialisation(plan: RunPlan) -> dict[str, str]:
+    """The confound that weights from elsewhere are, instead of the plugin's own initialisation."""
+    weights = plan.initial_weights
+    return {} if weights is None else {"initialisation": f"weights of {weights.name} ({weights.sha256[:8]})"}
+
+
 def _facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
     """What is known of a model before it trains."""
-    plugin, config, task = plan.model, plan.model_config, plan.task
+    plugin, config, task = plan.model, plan.tested_config, plan.task
     parameters = count_parameters(plugin, model)
     flops = plugin.flops(config, task.longest_sequence)
     lengths = sorted({task.longest_sequence, *_STATE_LENGTHS})
@@ -182,7 +237,7 @@ def _facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
         "state_bytes": {str(length): plugin.state_bytes(config, length) for length in lengths},
         "attention_reach": plugin.attention_reach(config),
         "receptive_field": plugin.receptive_field(config),
-        "confounds": plugin.confounds(config),
+        "confounds": plugin.confounds(config) | _initialisation(plan),
         "notes": task.report_notes(plugin.attention_reach(config)),
     }
 
@@ -191,7 +246,12 @@ def _outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dic
     target = plan.trainer.steps
     return {
         "budgets": [
-            {"kind": "steps", "target": target, "achieved": state.step, "deviation": state.step / target - 1},
+            {
+                "kind": "steps",
+                "target": target,
+                "achieved": state.step,
+                "deviation": (state.step - target) / max(1, target),
+            },
         ],
         "tokens": state.tokens,
         "seconds": state.seconds,

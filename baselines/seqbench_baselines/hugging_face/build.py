@@ -8,8 +8,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from seqbench.errors import RequestError
+from seqbench.hub import first_line
 from seqbench_baselines.hugging_face.settings import SHAPE_FIELDS, HuggingFaceSettings, checked_overrides
-from seqbench_baselines.hugging_face.source import ModelSource, first_line
+from seqbench_baselines.hugging_face.source import ModelSource
 
 # What transformers' configs and constructors raise for values that do not go together.
 _REFUSALS = (ValueError, TypeError, AttributeError, RuntimeError, AssertionError, KeyError, StrictDataclassError)

@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
 from seqbench.errors import RequestError
+from seqbench.hub import first_line
 from seqbench_baselines.hugging_face.build import build_unloaded, transformers_config
 from seqbench_baselines.hugging_face.carried_state import state_of, state_size
 from seqbench_baselines.hugging_face.settings import HuggingFaceSettings
-from seqbench_baselines.hugging_face.source import ModelSource, first_line
+from seqbench_baselines.hugging_face.source import ModelSource
 
 Measured = TypeVar("Measured")
 

@@ -1,20 +1,15 @@
 """What stands behind the colon of `hf:...`: a model type, a folder, or a name on the hub."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import model_info, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from seqbench.errors import RequestError
+from seqbench.hub import first_line, is_hub_id, require_reachable
 from seqbench.suggestions import did_you_mean
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_SECONDS_FOR_THE_HUB = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,8 @@ def resolve_source(text: str) -> ModelSource:
         return _checkpoint(str(folder), label)
     if folder.exists():
         raise RequestError(f"{label} is a file; name the folder that holds config.json and the weights")
-    if _HUB_ID.fullmatch(text):
-        _require_reachable(text, label)
+    if is_hub_id(text):
+        require_reachable(text, label, "type hf:<its folder>")
         return _checkpoint(text, label)
     if "/" in text or text.startswith((".", "~")):
         raise RequestError(f"{label}: there is no such folder")
@@ -77,29 +72,3 @@ def _require_causal(model_type: str, label: str) -> None:
             f"{label}: transformers has no causal language model of type {model_type!r}"
             f"{did_you_mean(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
         )
-
-
-def _require_reachable(name: str, label: str) -> None:
-    """One request that is not repeated: transformers' own goes on trying for half a minute without a network."""
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    try:
-        model_info(name, timeout=_SECONDS_FOR_THE_HUB)
-    except GatedRepoError as error:
-        raise RequestError(f"{label}: the hub wants its terms accepted and a login (type hf auth login)") from error
-    except RepositoryNotFoundError as error:
-        raise RequestError(
-            f"{label}: neither a folder here nor a model on the hub (a private one needs a login: type hf auth login)"
-        ) from error
-    # Without a network every layer below has its own kind of error.
-    except Exception as error:
-        raise RequestError(
-            f"{label}: there is no folder of that name, and the hub cannot be reached ({first_line(error)})\n"
-            "download the checkpoint where there is a network and type hf:<its folder>"
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Kind and message of a library's error, without the advice that follows in further lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__

@@ -102,6 +102,11 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, str]:
     return parsed
 
 
+def parse_names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _report(error: Exception, traceback: bool, options: dict[str, Any], status: str) -> None:
     if traceback:
         traceback_module.print_exception(error)

@@ -48,12 +48,12 @@ def _side_by_side(results: Sequence[Result]) -> Table:
     seeds = max((len(values) for curve in curves for values in curve.points.values()), default=0)
     spread = ", mean ± standard deviation over seeds" if seeds > 1 else ""
     table = Table(
-        title=f"{task['name']}: {_words(task['primary_metric'])} by {_words(task['primary_coordinate'])}{spread}",
+        title=f"{task['name']}: {words(task['primary_metric'])} by {words(task['primary_coordinate'])}{spread}",
         box=box.SIMPLE_HEAD,
         title_justify="left",
     )
     # Folded, not cut: names that differ at their end stay apart in a narrow terminal.
-    table.add_column(_words(task["primary_coordinate"]), justify="right", overflow="fold")
+    table.add_column(words(task["primary_coordinate"]), justify="right", overflow="fold")
     for curve in curves:
         table.add_column(curve.label, justify="right", overflow="fold")
     if task["primary_coordinate"] == LOOKBACK:
@@ -89,7 +89,7 @@ def _facts_table(results: Sequence[Result]) -> Table:
     for heading, describe in _FACTS.items():
         table.add_row(heading, *[describe(group[0]) for group in groups.values()])
     table.add_row("training time", *[duration(_mean(group, "seconds")) for group in groups.values()])
-    table.add_row(f"{_words(task['primary_metric'])}, all", *map(_overall, groups.values()), style="bold")
+    table.add_row(f"{words(task['primary_metric'])}, all", *map(_overall, groups.values()), style="bold")
     return table
 
 
@@ -135,7 +135,7 @@ def _measurements_table(result: Result) -> Table:
     title = "test set; in brackets how many items stand behind a figure"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in [*coordinates, *metrics]:
-        table.add_column(_words(name), justify="right", overflow="fold")
+        table.add_column(words(name), justify="right", overflow="fold")
     for place, values in rows.items():
         known = dict(place)
         cells = [_coordinate(known[name]) if name in known else "all" for name in coordinates]
@@ -175,5 +175,6 @@ def _reach(reach: int | None) -> str:
     return "unbounded" if reach is None else f"{reach:,}"
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A metric's or coordinate's name as people read it."""
     return name.replace("_", " ")

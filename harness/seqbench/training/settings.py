@@ -10,7 +10,7 @@ from seqbench.errors import RequestError
 class TrainerSettings:
     """How a model is trained; a task preset may change the defaults, for all models alike."""
 
-    steps: int = setting(1000, "optimizer steps", minimum=1)
+    steps: int = setting(1000, "optimizer steps (0: the initial weights are tested as they are)", minimum=0)
     batch_size: int = setting(64, "sequences per step, whatever the micro-batch", minimum=1)
     micro_batch_size: int | None = setting(
         None, "sequences per forward pass; gradients accumulate to the full batch (none: the whole batch)", minimum=1
@@ -44,7 +44,7 @@ class TrainerSettings:
             raise RequestError(f"learning_rate must be greater than 0, not {self.learning_rate:g}")
         if self.gradient_clip_norm == 0:
             raise RequestError("gradient_clip_norm must be greater than 0; type none for no clipping")
-        if self.warmup_steps >= self.steps and self.warmup_steps > 0:
+        if self.warmup_steps >= self.steps > 0:
             raise RequestError(
                 f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps}); set warmup_steps too"
             )

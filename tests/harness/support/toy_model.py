@@ -21,6 +21,7 @@ class NeighbourConfig(PreTrainedConfig):
     vocab_size: int = 8
     width: int = 8
     dropout: float = 0.0
+    deaf: bool = False
     tie_word_embeddings: bool = True
 
 
@@ -49,7 +50,8 @@ class NeighbourModel(PreTrainedModel):
         # Padding on the right is inert in a model that only looks one token to the left.
         present = self.embedding(input_ids)
         before = nn.functional.pad(present, (0, 0, 1, 0))[:, :-1]
-        hidden = present + self.dropout(torch.relu(self.inner(torch.cat((present, before), dim=-1))))
+        heard = 0.0 if self.config.deaf else 1.0
+        hidden = present + heard * self.dropout(torch.relu(self.inner(torch.cat((present, before), dim=-1))))
         return CausalLMOutputWithPast(logits=self.lm_head(self.norm(hidden)))
 
 
@@ -58,6 +60,7 @@ class NeighbourSettings:
     vocab_size: int = setting(8, "token ids", minimum=1)
     width: int = setting(8, "size of everything", minimum=1, maximum=100_000_000)
     dropout: float = setting(0.1, "share of hidden units dropped in training", minimum=0, maximum=0.9)
+    deaf: bool = setting(False, "whether the hidden layer is silent")
     note: str | None = setting(None, "free text")
 
     def __post_init__(self):
@@ -73,11 +76,14 @@ class Neighbour(ModelPlugin[NeighbourSettings]):
     config_class = NeighbourSettings
     presets: ClassVar = {"tiny": NeighbourSettings(), "wide": NeighbourSettings(width=12)}
     width_axis = WidthAxis("width", 1)
-    ablations: ClassVar = {"no-dropout": Ablation("no dropout", {"dropout": 0.0}, at_evaluation=True)}
+    ablations: ClassVar = {
+        "no-dropout": Ablation("no dropout", {"dropout": 0.0}, at_evaluation=True),
+        "deaf": Ablation("the hidden layer is not heard", {"deaf": True}, in_training=False, at_evaluation=True),
+    }
 
     def build(self, config):
         model = NeighbourModel(
-            NeighbourConfig(vocab_size=config.vocab_size, width=config.width, dropout=config.dropout)
+            NeighbourConfig(vocab_size=config.vocab_size, width=config.width, dropout=config.dropout, deaf=config.deaf)
         )
         return self.equip(model)
 
@@ -105,6 +111,12 @@ class Neighbour(ModelPlugin[NeighbourSettings]):
 
     def confounds(self, config):
         return {"depth": "1 layer", "dropout": f"{config.dropout:g}"}
+
+
+class Narrow(Neighbour):
+    """Has an ablation that is another shape."""
+
+    ablations: ClassVar = {"narrow": Ablation("half the width", {"width": 4})}
 
 
 class ShortSighted(Neighbour):
