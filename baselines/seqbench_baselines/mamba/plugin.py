@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from transformers import MambaConfig
+from transformers import MambaConfig, PreTrainedConfig
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, setting
 from seqbench.errors import RequestError
@@ -129,6 +129,13 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
                 "head": 2 * sequence_length * hidden * config.vocab_size,
             }
         )
+
+    def settings_from(self, native: PreTrainedConfig) -> MambaSettings:
+        """The settings of a checkpoint, whose number of channels need not be a multiple of its hidden size."""
+        assert isinstance(native, MambaConfig)
+        config = super().settings_from(native)
+        channels = int(native.intermediate_size)
+        return dataclasses.replace(config, extra_channels=channels - config.expand * config.hidden_size)
 
     def state_bytes(self, config: MambaSettings, sequence_length: int) -> int:
         """Convolution and scan states, and the number of tokens seen; the same at every length."""
