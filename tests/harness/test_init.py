@@ -8,6 +8,8 @@ import pytest
 from command_line import TOY, Bench, Finished
 from local_hub import local_hub
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 RUN = ("run", *TOY, "--json")
 UNTRAINED = ("--set", "steps=0")
@@ -156,3 +158,18 @@ def test_the_model_folder_says_how_to_load_it(trained: Path) -> None:
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "from toy_model import NeighbourModel" in card
     assert "| accuracy | lookback 1, reach None |" in card
+
+
+def test_a_tokenizer_with_ids_that_the_model_does_not_have_is_named(bench: Bench, damaged: Path) -> None:
+    def save_tokenizer(size: int) -> None:
+        words = {f"word{number}": number for number in range(size)}
+        backend = Tokenizer(models.WordLevel(words, unk_token="word0"))
+        PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(damaged)
+
+    save_tokenizer(8)
+    assert bench(*RUN, *UNTRAINED, "--init", str(damaged), "--runs", "tokenizer").code == 0
+    save_tokenizer(9)
+    message = refusal(bench(*RUN, "--init", str(damaged)))
+    assert f"{damaged / 'tokenizer_config.json'}: the tokenizer has 9 ids and the model only 8" in message
+    (damaged / "tokenizer.json").write_text("{")
+    assert f"{damaged / 'tokenizer_config.json'} cannot be used" in refusal(bench(*RUN, "--init", str(damaged)))
