@@ -87,8 +87,8 @@ class RunPlan:
 
     @property
     def run_hash(self) -> str:
-        """SHA-256 of the identity in canonical JSON, as 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        """The identity's `hash_of`."""
+        return hash_of(self.identity)
 
     @property
     def folder_name(self) -> str:
@@ -129,10 +129,15 @@ def resolve(request: RunRequest) -> RunPlan:
         trainer=trainer,
         ablation=ablation,
         seed=request.seed,
-        device=_choose_device(request.device),
+        device=choose_device(request.device),
         precision=request.precision,
         initial_weights=initial_weights,
     )
+
+
+def hash_of(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity in canonical JSON, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def ablation_names(model: ModelPlugin[Any]) -> list[str]:
@@ -141,6 +146,15 @@ def ablation_names(model: ModelPlugin[Any]) -> list[str]:
     for name, ablation in model.ablations.items():
         names += [name] * ablation.in_training + [name + AT_EVALUATION] * ablation.at_evaluation
     return names
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called "auto", "cpu" or "cuda". Raises RequestError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: torch sees no CUDA device here; type --device cpu, or leave it out")
+    return torch.device(name)
 
 
 def slug(name: str) -> str:
@@ -213,11 +227,3 @@ def _apply_ablation(request: RunRequest, model: ModelPlugin[Any], config: Any) -
             f"ablation {name} of model {request.model} cannot be applied at evaluation alone; type --ablate {name}"
         )
     return name + AT_EVALUATION, config, changed
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RequestError("--device cuda: torch sees no CUDA device here; type --device cpu, or leave it out")
-    return torch.device(name)

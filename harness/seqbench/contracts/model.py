@@ -1,5 +1,6 @@
 """The contract of a model plugin: one class per architecture."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,10 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         """What decides rankings besides the sequence mixer: short convolution, position encoding, depth,
         initialisation, kernel path. Printed with every result.
         """
+
+    def with_width(self, config: ModelConfig, width: int) -> ModelConfig:
+        """`config` at another width of `width_axis`; what else should grow with it is the plugin's to say."""
+        return dataclasses.replace(config, **{self.width_axis.field: width})  # type: ignore[type-var]
 
     def settings_from(self, native: PreTrainedConfig) -> ModelConfig:
         """The settings of a checkpoint with that config, for `--init`.

@@ -36,6 +36,10 @@ class RunFolder:
         """Content of result.json, or None when the run is not finished."""
         return self._read("result.json", ("status", "model", "task"))
 
+    def read_environment(self) -> dict[str, Any]:
+        """Content of environment.json; empty when there is none."""
+        return self._read("environment.json", ()) or {}
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Store the result; the run is finished from here on."""
         write_json(self.path / "result.json", result)

@@ -1,0 +1,93 @@
+"""`bench runs`: what a store holds."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from seqbench.cli.options import friendly_errors
+from seqbench.errors import RequestError
+from seqbench.store.catalogue import STATES, StoredRun, remove_run, stored_runs
+
+
+@click.command("runs")
+@click.option(
+    "--runs",
+    "store",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder that keeps all runs.",
+)
+@click.option("--model", help="Only runs of this model.")
+@click.option("--task", help="Only runs on this task.")
+@click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
+@click.option("--hash", "digits", metavar="DIGITS", help="Only runs whose hash begins with these digits.")
+@click.option("--remove", is_flag=True, help="Delete the listed runs, after asking.")
+@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@friendly_errors
+def list_runs(
+    store: Path,
+    model: str | None,
+    task: str | None,
+    state: str | None,
+    digits: str | None,
+    remove: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """List the runs of a store with their state and progress; --remove deletes those that are listed."""
+    wanted = {"model": model, "task": task, "state": state}
+    found = [
+        run
+        for run in stored_runs(store)
+        if all(value is None or _matches(run, field, value) for field, value in wanted.items())
+        and run.hash.startswith(digits or "")
+    ]
+    if as_json:
+        rows = [{**dataclasses.asdict(run), "folder": str(run.folder)} for run in found]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        Console().print(_table(found))
+    if remove:
+        _remove(found, yes)
+
+
+def _matches(run: StoredRun, field: str, value: str) -> bool:
+    held = getattr(run, field)
+    # A model's name stands for its ablations too.
+    return held == value or (field == "model" and held.startswith(f"{value} ("))
+
+
+def _table(found: list[StoredRun]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, caption=f"{len(found)} runs, {_size(sum(run.bytes for run in found))}")
+    for heading in ("hash", "task", "model", "seed", "state", "steps", "", "size"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("seed", "steps", "size") else "left")
+    for run in found:
+        steps = f"{run.step:,}/{run.steps:,}"
+        table.add_row(run.hash, run.task, run.model, f"{run.seed}", run.state, steps, run.detail, _size(run.bytes))
+    return table
+
+
+def _remove(found: list[StoredRun], yes: bool) -> None:
+    at_work = [run for run in found if run.state == "running"]
+    if at_work:
+        raise RequestError(f"{at_work[0].folder} is running; stop it first, or leave it out with --state or --hash")
+    if not found:
+        click.echo("nothing to remove", err=True)
+        return
+    if not yes and not click.confirm(f"delete these {len(found)} runs?", err=True):
+        click.echo("nothing removed", err=True)
+        return
+    for run in found:
+        remove_run(run.folder)
+    click.echo(f"removed {len(found)} runs", err=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

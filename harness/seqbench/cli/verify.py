@@ -1,0 +1,52 @@
+"""`bench verify`: a finished run tested again from its files."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from seqbench.cli.options import EXIT_FAILED, friendly_errors
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder that keeps all runs; an ablation at evaluation alone was trained in another run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@friendly_errors
+def verify(run: Path, runs: Path, as_json: bool) -> None:
+    """Test the stored model of a finished RUN again and say whether its figures hold.
+
+    Also looked at: parameters, and the hash of the training data. Exit code 1 when anything differs by more than
+    rounding does.
+    """
+    from seqbench.environment import tune_allocator
+
+    tune_allocator()
+    from seqbench.store.run_folder import RunFolder
+    from seqbench.verification import verify_run
+
+    findings = verify_run(RunFolder(run), runs)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        table = Table(box=box.SIMPLE_HEAD)
+        for heading in ("figure", "holds", ""):
+            table.add_column(heading, overflow="fold")
+        for finding in findings:
+            table.add_row(finding.what, "yes" if finding.holds else "[bold red]NO[/bold red]", finding.detail)
+        Console().print(table)
+    wrong = sum(not finding.holds for finding in findings)
+    click.echo(f"{len(findings) - wrong} of {len(findings)} hold", err=as_json)
+    if wrong:
+        sys.exit(EXIT_FAILED)

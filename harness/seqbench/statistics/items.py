@@ -1,0 +1,75 @@
+"""Two sets of trained models over the same test items: they speak of these checkpoints, not of architectures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from seqbench.statistics.summary import CONFIDENCE
+
+Values = NDArray[np.float64]
+
+# Resamples: the smallest p-value is one over them plus one.
+_RESAMPLES = 9_999
+# Numbers that one batch of resamples may hold: 64 MiB in fp64.
+_BATCH_NUMBERS = 8_000_000
+
+
+@dataclass(frozen=True)
+class ItemComparison:
+    """First minus second, over test items.
+
+    Attributes:
+        items: number of pairs.
+        difference: of the weighted means.
+        interval: 95 % percentile bootstrap interval over items.
+        p_value: of the sign-flip permutation test, two-sided.
+    """
+
+    items: int
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+def compare_items(first: Values, second: Values, weights: Values, seed: int = 0) -> ItemComparison:
+    """Compare the scores of the same items in the same order.
+
+    Args:
+        first: (items,) score of each item; the mean over seeds where there are several.
+        second: as `first`.
+        weights: (items,) weight of each item in the overall figure, such as its number of symbols.
+        seed: of the resampling, so that the same data give the same answer.
+    """
+    contributions = (first - second) * weights
+    total = float(weights.sum())
+    difference = float(contributions.sum() / total)
+    if not contributions.any():
+        return ItemComparison(len(first), 0.0, (0.0, 0.0), 1.0)
+    batch = max(1, _BATCH_NUMBERS // len(first))
+
+    def ratio(parts: Values, shares: Values, axis: int = -1) -> Values:
+        return parts.sum(axis=axis) / shares.sum(axis=axis)
+
+    interval = stats.bootstrap(
+        (contributions, weights),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        batch=batch,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    p_value = stats.permutation_test(
+        (contributions,),
+        lambda parts, axis=-1: parts.sum(axis=axis) / total,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        batch=batch,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+    return ItemComparison(len(first), difference, (float(interval.low), float(interval.high)), float(p_value))

@@ -1,0 +1,58 @@
+"""The plan of a stored run, made again from its run.json."""
+
+from typing import Any
+
+import seqbench
+from seqbench.contracts import describe_settings
+from seqbench.errors import RequestError
+from seqbench.plan import RunPlan, choose_device, hash_of
+from seqbench.registry import find_model, find_task
+from seqbench.store.run_folder import RunFolder
+from seqbench.training.settings import TrainerSettings
+
+
+def stored_plan(folder: RunFolder) -> RunPlan:
+    """The plan of the run in `folder`, for the plugins that are installed now.
+
+    Its initial weights are left out: a finished run has its own. Raises RequestError when there is no run, its run.json
+    was changed, or the code that made it had another version.
+    """
+    run = folder.read_run()
+    if run is None:
+        raise RequestError(f"{folder.path} holds no run")
+    identity = run["identity"]
+    if hash_of(identity) != run["hash"]:
+        raise RequestError(f"{folder.path / 'run.json'} was changed: its hash is not that of its content")
+    model, task_class = find_model(identity["model"]["name"]), find_task(identity["task"]["name"])
+    _require_version(folder, "the harness", identity["core"], seqbench.__version__)
+    _require_version(folder, f"model {identity['model']['name']}", identity["model"]["version"], model.version)
+    _require_version(folder, f"task {identity['task']['name']}", identity["task"]["version"], task_class.version)
+    return RunPlan(
+        model_name=identity["model"]["name"],
+        task_name=identity["task"]["name"],
+        model=model,
+        model_config=_restore(model.config_class, identity["model"]["config"]),
+        tested_config=_restore(model.config_class, identity["model"]["tested_config"]),
+        task=task_class(_restore(task_class.config_class, identity["task"]["config"])),
+        trainer=_restore(TrainerSettings, identity["trainer"]),
+        ablation=identity["model"]["ablation"],
+        seed=identity["seed"],
+        device=choose_device(identity["device"]),
+        precision=identity["precision"],
+        initial_weights=None,
+    )
+
+
+def _require_version(folder: RunFolder, owner: str, stored: str, present: str) -> None:
+    if stored != present:
+        raise RequestError(
+            f"{folder.path} was made with version {stored} of {owner}, and {present} is installed; install that version"
+        )
+
+
+def _restore(config_class: type, values: dict[str, Any]) -> Any:
+    """A config from JSON, which has lists for tuples."""
+    unknown = values.keys() - describe_settings(config_class).keys()
+    if unknown:
+        raise RequestError(f"{config_class.__name__} has no field {sorted(unknown)[0]!r}")
+    return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

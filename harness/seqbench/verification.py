@@ -1,0 +1,121 @@
+"""`bench verify`: whether the figures of a finished run follow from its files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqbench.accounting import count_parameters
+from seqbench.contracts import Measurement
+from seqbench.environment import describe_environment
+from seqbench.errors import RequestError
+from seqbench.initial_weights import load_weights
+from seqbench.plan import RunPlan
+from seqbench.predictor import ModelPredictor
+from seqbench.store.files import finite
+from seqbench.store.run_folder import RunFolder
+from seqbench.stored_plan import stored_plan
+from seqbench.training.data_order import DataOrderHash
+
+# Other hardware, threads or libraries round otherwise: a continuous figure may differ in its fourth digit, and one
+# prediction in a thousand may tip over.
+_RELATIVE_ROUNDING = 1e-4
+_TIPPED_SHARE = 1e-3
+
+# What decides rounding, in environment.json.
+_ROUNDING = ("device_name", "threads")
+_ROUNDING_PACKAGES = ("torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: in a few words.
+        holds: whether it is as stored, up to rounding.
+        detail: how exactly, or both values where it is not.
+    """
+
+    what: str
+    holds: bool
+    detail: str
+
+
+def verify_run(folder: RunFolder, runs: Path) -> list[Finding]:
+    """Make the test figures of a finished run again from its weights, and its data order from its seed.
+
+    On the same machine with the same threads and versions the figures must be equal to the bit, elsewhere up to
+    rounding.
+
+    Args:
+        folder: of the run.
+        runs: the store, in which the run is looked for that trained the model of an ablation at evaluation alone.
+
+    Raises RequestError when there is no finished run of the installed version, or its files cannot be read.
+    """
+    plan, result = stored_plan(folder), folder.read_result()
+    if result is None:
+        raise RequestError(f"{folder.path} holds a run that is not finished; its command goes on")
+    if result["status"] != "complete":
+        raise RequestError(f"{folder.path} holds a failed run ({result['failure']['reason']}), which has no figures")
+    trained = folder.path if "trained_in" not in result else runs / result["trained_in"]
+    model = load_weights(plan.model.build(plan.tested_config), trained / "model")
+    nn.Module.to(model, plan.device)
+    parameters = count_parameters(plan.model, model)
+    reach = plan.model.attention_reach(plan.tested_config)
+    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), "test")
+    elsewhere = _differences(folder.read_environment(), describe_environment(plan.device))
+    exact = not elsewhere
+    detail = "as then: figures must be equal" if exact else f"figures may differ by rounding: {', '.join(elsewhere)}"
+    return [
+        Finding("machine", True, detail),
+        _equal("parameters by group", result["parameters"], parameters),
+        *_compare_measurements(result["measurements"], evaluation.measurements, exact),
+        _equal("order of the training data", result["data_order_sha256"], _data_order(plan, result)),
+    ]
+
+
+def _equal(what: str, stored: Any, found: Any) -> Finding:
+    return Finding(what, stored == found, "equal" if stored == found else f"stored {stored}, found {found}")
+
+
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides rounding and is not as it was."""
+    values = [(key, stored.get(key), now[key]) for key in _ROUNDING]
+    values += [(key, stored.get("packages", {}).get(key), now["packages"].get(key)) for key in _ROUNDING_PACKAGES]
+    return [f"{key} {before}, now {after}" for key, before, after in values if before != after]
+
+
+def _compare_measurements(
+    stored: list[Mapping[str, Any]], found: tuple[Measurement, ...], exact: bool
+) -> list[Finding]:
+    if len(stored) != len(found):
+        return [Finding("test figures", False, f"stored {len(stored)}, found {len(found)}")]
+    return [_compare_figure(one, other, exact) for one, other in zip(stored, found, strict=True)]
+
+
+def _compare_figure(stored: Mapping[str, Any], found: Measurement, exact: bool) -> Finding:
+    where = ", ".join(f"{name} {value}" for name, value in found.coordinates.items()) or "all"
+    what = f"{found.metric}, {where}"
+    if (stored["metric"], dict(stored["coordinates"])) != (found.metric, dict(found.coordinates)):
+        return Finding(what, False, f"stored is {stored['metric']} at {stored['coordinates']}")
+    before, now = stored["value"], finite(found.value)
+    if before == now:
+        return Finding(what, True, "equal to the bit")
+    if before is None or now is None:
+        return Finding(what, False, f"stored {before}, found {now}")
+    allowed = _TIPPED_SHARE if found.unit == "fraction" else _RELATIVE_ROUNDING * abs(before)
+    holds = not exact and abs(before - now) <= allowed
+    return Finding(what, holds, f"stored {before:.6g}, found {now:.6g}")
+
+
+def _data_order(plan: RunPlan, result: Mapping[str, Any]) -> str:
+    """The hash over the batches that the run must have seen."""
+    order = DataOrderHash()
+    steps = result["budgets"][0]["achieved"]
+    for step in range(steps):
+        order.add(plan.task.training_batch(plan.seed, step, plan.trainer.batch_size))
+    return order.digest if steps else ""
