@@ -11,14 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-from seqbench.accounting import (
-    FLOP_CONVENTION,
-    count_parameters,
-    gibibytes,
-    non_embedding,
-)
+from seqbench.accounting import FLOP_CONVENTION, count_parameters, non_embedding
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import available_bytes
+from seqbench.memory_estimate import gibibytes
 from seqbench.plan import RunPlan
 from seqbench.runner import prepare_model
 from seqbench.training.progress import duration

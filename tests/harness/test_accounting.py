@@ -2,7 +2,8 @@
 
 import pytest
 
-from seqbench.accounting import MemoryEstimate, count_parameters, estimate_memory, require_memory, require_weights
+from seqbench.accounting import count_parameters
+from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.errors import RequestError
 from seqbench.plan import resolve
 from seqbench.request import RunRequest

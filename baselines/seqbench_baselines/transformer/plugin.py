@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis, setting
 from seqbench.nn import (
     DecoderSettings,
+    at_width,
     attention_state_bytes,
     decoder_flops,
     decoder_parameter_group,
@@ -61,6 +62,10 @@ class TransformerPlugin(ModelPlugin[DecoderSettings]):
     def with_vocabulary(self, config: DecoderSettings, vocab_size: int) -> DecoderSettings:
         """`config` with the task's vocabulary size."""
         return dataclasses.replace(config, vocab_size=vocab_size)
+
+    def with_width(self, config: DecoderSettings, width: int) -> DecoderSettings:
+        """`at_width`: the SwiGLU in proportion, heads as they are."""
+        return at_width(config, width)
 
     def parameter_group(self, parameter_name: str) -> str:
         """The group "embedding", "attention", "mlp" or "norm"."""

@@ -7,6 +7,7 @@ from seqbench.nn.padding import RowPacking, pack_rows
 from seqbench.nn.rotary import apply_rotary, rotary_tables
 from seqbench.nn.settings import (
     DecoderSettings,
+    at_width,
     attended_pairs,
     attention_state_bytes,
     decoder_flops,
@@ -24,6 +25,7 @@ __all__ = [
     "SwiGLU",
     "advance",
     "apply_rotary",
+    "at_width",
     "attended_pairs",
     "attention_state_bytes",
     "decoder_flops",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
@@ -33,6 +34,9 @@ class DecoderSettings:
             )
         if self.head_dim % 2:
             raise RequestError(f"head_dim must be even for rotary positions, not {self.head_dim}")
+
+
+Decoder = TypeVar("Decoder", bound=DecoderSettings)
 
 
 def attended_pairs(length: int, window: int | None) -> int:
@@ -67,6 +71,12 @@ def attention_state_bytes(settings: DecoderSettings, length: int, window: int | 
     per_place = 2 * settings.num_hidden_layers * settings.num_key_value_heads * settings.head_dim * 4
     validity, seen = places, 8
     return places * per_place + validity + seen
+
+
+def at_width(settings: Decoder, hidden_size: int) -> Decoder:
+    """The same decoder at another hidden size; the SwiGLU grows in proportion, heads and their size stay."""
+    intermediate = max(1, round(settings.intermediate_size * hidden_size / settings.hidden_size))
+    return dataclasses.replace(settings, hidden_size=hidden_size, intermediate_size=intermediate)
 
 
 def decoder_parameter_group(parameter_name: str) -> str:
