@@ -28,7 +28,7 @@ from seqbench.training.trainer import Trainer
 
 
 class _Silent:
-    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
+    def advance(self, step: int, share: float, loss: float, tokens_per_second: float) -> None:
         """Show nothing."""
 
     def note(self, message: str) -> None:

@@ -1,25 +1,43 @@
-"""What the tests of models and kernels share: inputs, feeding in chunks, and measures of difference."""
+"""What the tests of models and kernels share: inputs, feeding in chunks, and measures of difference.
 
-import dataclasses
+What the contract's checks use too is theirs, and is passed on here.
+"""
+
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqbench.testing.model.liveliness import enliven
+from seqbench.testing.tensors import (
+    bytes_in,
+    chunk_sizes,
+    feed,
+    largest_difference,
+    pad_rows,
+    random_tokens,
+    tensors_in,
+)
 
-def random_tokens(batch: int, length: int, vocab_size: int, seed: int = 1) -> Tensor:
-    return torch.randint(0, vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
+__all__ = [
+    "bytes_in",
+    "chunk_sizes",
+    "circular_difference",
+    "enliven",
+    "feed",
+    "largest_difference",
+    "normal",
+    "pad_rows",
+    "random_tokens",
+    "relative_difference",
+    "stored_bytes",
+    "tensors_in",
+    "training_gradients",
+]
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def largest_difference(actual: Tensor, expected: Tensor) -> float:
-    assert actual.shape == expected.shape
-    return (actual.double() - expected.double()).abs().max().item() if actual.numel() else 0.0
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
@@ -34,71 +52,8 @@ def circular_difference(actual: Tensor, expected: Tensor) -> float:
     return torch.minimum(difference, 2 * math.pi - difference).max().item()
 
 
-def chunk_sizes(length: int, sizes: Iterable[int]) -> list[int]:
-    """`sizes` as far as they fit, then one chunk of what is left of `length`."""
-    chosen: list[int] = []
-    for size in sizes:
-        if sum(chosen) + size > length:
-            break
-        chosen.append(size)
-    rest = length - sum(chosen)
-    return [*chosen, rest] if rest else chosen
-
-
-@torch.no_grad()
-def feed(model: nn.Module, tokens: Tensor, sizes: Sequence[int], state: Any = None) -> tuple[Tensor, Any]:
-    """Logits of all tokens and the state after them, fed in chunks that carry the state."""
-    assert sum(sizes) == tokens.shape[1]
-    parts = []
-    for chunk in tokens.split(list(sizes), dim=1):
-        output = model(chunk, past_key_values=state, use_cache=True)
-        state = output.past_key_values
-        parts.append(output.logits)
-    return torch.cat(parts, dim=1), state
-
-
-def pad_rows(rows: Sequence[Tensor], fronts: Sequence[int], width: int, pad: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows of different length in one batch, `fronts[b]` padding places before row b and the rest behind it.
-
-    Returns tokens and attention mask, both (batch, width).
-    """
-    tokens = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.int64)
-    for index, (row, front) in enumerate(zip(rows, fronts, strict=True)):
-        tokens[index, front : front + len(row)] = row
-        mask[index, front : front + len(row)] = 1
-    return tokens, mask
-
-
-def tensors_in(container: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists, tuples, dictionaries and objects."""
-    if isinstance(container, Tensor):
-        yield container
-    elif isinstance(container, dict):
-        for value in container.values():
-            yield from tensors_in(value)
-    elif isinstance(container, list | tuple):
-        for value in container:
-            yield from tensors_in(value)
-    elif dataclasses.is_dataclass(container) or type(container).__module__.startswith("transformers."):
-        yield from tensors_in(vars(container))
-
-
-def bytes_in(container: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(container))
-
-
-@torch.no_grad()
-def enliven(model: nn.Module, factor: float) -> nn.Module:
-    """Enlarge the linear maps of a fresh model, so that a token matters to the logits by far more than rounding."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.mul_(factor)
-    return model
-
-
 def training_gradients(model: nn.Module, tokens: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-    """Gradients of the next-token loss in training mode, by parameter; each parameter must have one.
+    """Gradients of the model's own next-token loss in training mode, by parameter; each parameter must have one.
 
     Padding neither is predicted nor predicts: the first token of a row has no loss wherever it stands.
     """
@@ -113,3 +68,20 @@ def training_gradients(model: nn.Module, tokens: Tensor, mask: Tensor | None = N
         assert parameter.grad is not None, f"{name} has no gradient"
         gradients[name] = parameter.grad.clone()
     return gradients
+
+
+def stored_bytes(model: nn.Module, tokens: Tensor) -> int:
+    """What one forward pass in training keeps for its backward pass, the weights aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    stored: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model.train()(tokens, labels=tokens).loss
+    del loss
+    return sum(stored.values())

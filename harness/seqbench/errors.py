@@ -5,9 +5,22 @@ The command line prints them as one message without a traceback. `RequestError` 
 (exit code 1).
 """
 
+from typing import ClassVar
+
 
 class RequestError(Exception):
-    """The request cannot be carried out as typed: what is wrong, with which value, and what to type instead."""
+    """The request cannot be carried out as typed: what is wrong, with which value, and what to type instead.
+
+    `status` is what the command line's JSON calls it.
+    """
+
+    status: ClassVar[str] = "refused"
+
+
+class Busy(RequestError):
+    """Another process is at work on the same; the request may be carried out later."""
+
+    status = "busy"
 
 
 class RunFailure(Exception):

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from seqbench.contracts import ModelPlugin
 from seqbench.errors import RequestError
 from seqbench.hub import checkpoint_folder, first_line
+from seqbench.store.run_folder import RunFolder
 
 # What transformers raises for files that are damaged, foreign or incomplete.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -59,6 +60,11 @@ def find_initial_weights(name: str, plugin: ModelPlugin[Any]) -> InitialWeights:
         folder = folder / "model"
     if not (folder / "config.json").is_file():
         raise RequestError(f"--init {name}: there is no {folder / 'config.json'}; name the folder of a checkpoint")
+    if folder.name == "model":
+        # The folder of a run keeps checksums of what is in it.
+        damage = next(RunFolder(folder.parent).damages(), None)
+        if damage is not None:
+            raise damage
     config = _read_config(folder, plugin)
     try:
         settings = plugin.settings_from(config)
@@ -77,7 +83,12 @@ def load_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     try:
         # With the report asked for, the call returns a pair, which its annotation does not say.
         loaded: Any = type(model).from_pretrained(
-            folder, config=model.config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            folder,
+            config=model.config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except RequestError:
         raise
@@ -144,9 +155,13 @@ def _require_tokenizer(folder: Path, config: PreTrainedConfig) -> None:
 
 
 def _digest(folder: Path) -> str:
-    files = sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise RequestError(f"there are no weights in {folder} (no .safetensors file)")
+        pickled = any(folder.glob("*.bin"))
+        advice = (
+            "; a .bin file is a pickle, which is not read: save the model again with transformers" if pickled else ""
+        )
+        raise RequestError(f"there are no weights in {folder} (no .safetensors file){advice}")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

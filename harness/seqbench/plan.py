@@ -14,13 +14,18 @@ import seqbench
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.errors import RequestError
 from seqbench.initial_weights import InitialWeights, find_initial_weights
+from seqbench.matching import TOLERANCE, Match, ParameterBudget, match_parameters
 from seqbench.registry import find_model, find_task
 from seqbench.request import RunRequest
 from seqbench.suggestions import did_you_mean
+from seqbench.training.budget import TrainingBudget
 from seqbench.training.settings import TrainerSettings
 
 # Behind an ablation's name: the model is trained whole and tested without the part.
 AT_EVALUATION = "@eval"
+
+# The solver builds a model some twenty times; a grid asks for the same size for every seed.
+_MATCHES: dict[Any, Match] = {}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class RunPlan:
         tested_config: of the model that is tested; another one for an ablation at evaluation alone.
         ablation: its name, with "@eval" behind it for evaluation alone; None for the whole model.
         initial_weights: what training starts from; None for random weights.
+        budget: what ends training.
+        parameter_budget, match: the size asked for, and what the solver found for the whole model; None where the
+            preset decides.
+        split: what the trained model is measured on.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -48,6 +57,10 @@ class RunPlan:
     device: torch.device
     precision: str
     initial_weights: InitialWeights | None
+    budget: TrainingBudget
+    parameter_budget: ParameterBudget | None
+    match: Match | None
+    split: str
 
     @property
     def label(self) -> str:
@@ -80,6 +93,9 @@ class RunPlan:
                 "config": dataclasses.asdict(self.task.config),
             },
             "trainer": dataclasses.asdict(self.trainer),
+            "budget": dataclasses.asdict(self.budget),
+            "parameter_budget": None if self.parameter_budget is None else dataclasses.asdict(self.parameter_budget),
+            "split": self.split,
             "seed": self.seed,
             "precision": self.precision,
             "device": self.device.type,
@@ -115,6 +131,10 @@ def resolve(request: RunRequest) -> RunPlan:
     else:
         model_config = _adopt(request, initial_weights, task.vocab_size)
     model_config = with_settings(model_config, changes["model"], f"model {request.model}")
+    parameter_budget, match = _parameter_budget(request), None
+    if parameter_budget is not None:
+        match = _match(request, model, model_config, parameter_budget)
+        model_config = match.config
     ablation, model_config, tested_config = _apply_ablation(request, model, model_config)
     trainer = with_settings(
         dataclasses.replace(TrainerSettings(), **task_preset.trainer), changes["trainer"], "the trainer"
@@ -132,6 +152,10 @@ def resolve(request: RunRequest) -> RunPlan:
         device=choose_device(request.device),
         precision=request.precision,
         initial_weights=initial_weights,
+        budget=_training_budget(request, trainer),
+        parameter_budget=parameter_budget,
+        match=match,
+        split=request.split,
     )
 
 
@@ -206,6 +230,36 @@ def _adopt(request: RunRequest, weights: InitialWeights, vocab_size: int) -> Any
             " checkpoint with a vocabulary of that size or more"
         )
     return weights.settings
+
+
+def _parameter_budget(request: RunRequest) -> ParameterBudget | None:
+    if request.parameters is not None and request.parameters_total is not None:
+        raise RequestError("give --params or --params-total, not both")
+    target = request.parameters or request.parameters_total
+    if target is not None and request.init is not None:
+        raise RequestError("the size of the model follows from --init; leave --params out")
+    return None if target is None else ParameterBudget(target, total=request.parameters is None)
+
+
+def _match(request: RunRequest, model: ModelPlugin[Any], config: Any, budget: ParameterBudget) -> Match:
+    """The config of the wanted size. Raises RequestError when it is missed and that was not allowed."""
+    key = (request.model, config, budget)
+    if key not in _MATCHES:
+        _MATCHES[key] = match_parameters(model, config, budget)
+    match = _MATCHES[key]
+    if not match.matched and not request.allow_unmatched:
+        raise RequestError(
+            f"model {request.model} comes no nearer to {budget.target:,} parameters than {match.achieved:,}"
+            f" ({match.deviation:+.1%}, tolerance {TOLERANCE:.0%}); type --allow-unmatched to compare it all the same,"
+            " marked in every table, or choose another budget"
+        )
+    return match
+
+
+def _training_budget(request: RunRequest, trainer: TrainerSettings) -> TrainingBudget:
+    if request.budget_kind is None or request.budget_target is None:
+        return TrainingBudget("steps", trainer.steps)
+    return TrainingBudget(request.budget_kind, request.budget_target)
 
 
 def _apply_ablation(request: RunRequest, model: ModelPlugin[Any], config: Any) -> tuple[str | None, Any, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from seqbench.environment import available_bytes
 from seqbench.memory_estimate import gibibytes
 from seqbench.plan import RunPlan
 from seqbench.runner import prepare_model
+from seqbench.training.budget import UNITS
 from seqbench.training.progress import duration
 
 # Tokens of the timed training step; a small share of a batch, scaled up.
@@ -37,7 +39,7 @@ def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
     parameters = count_parameters(plan.model, model)
     available = available_bytes(plan.device)
     length, trainer = plan.task.longest_sequence, plan.trainer
-    flops = plan.model.flops(plan.model_config, length)
+    cost = estimate_training(plan, model)
     micro = trainer.micro_batch_size or trainer.batch_size
     return {
         "run": str(folder),
@@ -53,10 +55,11 @@ def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
         "attention_reach": plan.model.attention_reach(plan.model_config),
         "state_bytes": plan.model.state_bytes(plan.model_config, length),
         "flop_convention": FLOP_CONVENTION,
-        "training_flops": flops.training_total * trainer.batch_size * trainer.steps,
+        "budget": dataclasses.asdict(plan.budget),
+        "training_flops": cost.flops,
         "memory_bytes": memory.total(min(micro, trainer.batch_size)),
         "memory_available_bytes": available,
-        "seconds": _estimate_seconds(plan, model),
+        "seconds": cost.seconds,
     }
 
 
@@ -72,7 +75,8 @@ def _text(content: dict[str, Any]) -> str:
         f"parameters {content['parameters_total']:,} ({content['parameters_non_embedding']:,} non-embedding): {groups}",
         f"reach      {'unbounded' if reach is None else f'{reach:,} tokens of attention'}",
         f"state      {content['state_bytes']:,} bytes per sequence of the longest training length",
-        f"training   at most {content['training_flops']:.3g} FLOPs ({content['flop_convention']})",
+        f"training   {content['budget']['target']:,} {UNITS[content['budget']['kind']]}, at most"
+        f" {content['training_flops']:.3g} FLOPs ({content['flop_convention']})",
         f"memory     about {gibibytes(content['memory_bytes'])} of"
         f" {gibibytes(content['memory_available_bytes'])} available",
         f"time       about {duration(content['seconds'])} of training on this machine, evaluation not counted",
@@ -80,16 +84,44 @@ def _text(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _estimate_seconds(plan: RunPlan, model: PreTrainedModel) -> float:
-    """Seconds of all training steps, from one timed forward and backward pass on a few of the first batch's rows."""
+@dataclass(frozen=True)
+class TrainingCost:
+    """What one run's training takes at most, if every sequence had the longest length.
+
+    Attributes:
+        tokens, flops: of the whole training.
+        seconds: on this machine, from one timed step.
+    """
+
+    tokens: float
+    flops: float
+    seconds: float
+
+
+def estimate_training(plan: RunPlan, model: PreTrainedModel) -> TrainingCost:
+    """The cost of a plan's training under its budget; times a forward and backward pass of the model."""
+    length, per_token_seconds = plan.task.longest_sequence, _seconds_per_token(plan, model)
+    per_token_flops = plan.model.flops(plan.model_config, length).training_total / length
+    tokens = {
+        "steps": plan.budget.target * plan.trainer.batch_size * length,
+        "tokens": plan.budget.target,
+        "flops": plan.budget.target / per_token_flops if per_token_flops else 0.0,
+        "seconds": plan.budget.target / per_token_seconds,
+    }[plan.budget.kind]
+    return TrainingCost(tokens, tokens * per_token_flops, tokens * per_token_seconds)
+
+
+def _seconds_per_token(plan: RunPlan, model: PreTrainedModel) -> float:
+    """Of a forward and backward pass on a few of the first batch's rows; the optimizer's share is small."""
     trainer = plan.trainer
     batch = plan.task.training_batch(plan.seed, 0, trainer.batch_size)
-    # The first batch may be a short one: batches are timed per token and scaled to the longest.
+    # The first batch may be a short one: batches are timed per token.
     rows = max(1, min(trainer.batch_size, _TIMED_TOKENS // batch.input_ids.shape[1]))
     sample = batch.rows(0, rows).to(plan.device)
     nn.Module.to(model, plan.device)
     model.train()
     seconds = 0.0
+    # The first pass warms up.
     for _ in range(2):
         started = time.perf_counter()
         with torch.autocast(plan.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
@@ -99,5 +131,4 @@ def _estimate_seconds(plan: RunPlan, model: PreTrainedModel) -> float:
         if plan.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-    per_token = seconds / sample.input_ids.numel()
-    return per_token * plan.task.longest_sequence * trainer.batch_size * trainer.steps
+    return seconds / sample.input_ids.numel()

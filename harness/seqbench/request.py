@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+SPLITS = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class RunRequest:
         changes: key -> text as in `--set key=value`; keys "model.x", "task.x", "trainer.x" or "x" for the trainer.
         ablation: name of one of the model's ablations, for evaluation alone with "@eval" behind it, or None.
         init: folder or hub id of the checkpoint to start from, or None for random weights.
+        parameters: parameters outside the vocabulary matrices that the model is to have, or None for its preset's.
+        parameters_total: the same, vocabulary matrices included; at most one of the two.
+        allow_unmatched: run also when no width meets the parameters within the tolerance.
+        budget_kind, budget_target: "tokens", "flops" or "seconds" to train for; None for the trainer's steps.
+        split: what the trained model is measured on; "validation" for trials of a search, which never see the test set.
     """
 
     model: str
@@ -29,3 +35,32 @@ class RunRequest:
     device: str = "auto"
     precision: str = "fp32"
     init: str | None = None
+    parameters: int | None = None
+    parameters_total: int | None = None
+    allow_unmatched: bool = False
+    budget_kind: str | None = None
+    budget_target: float | None = None
+    split: str = "test"
+
+    def arguments(self) -> list[str]:
+        """The same request as arguments of `bench run`."""
+        options: dict[str, object] = {
+            "model": self.model,
+            "task": self.task,
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "split": self.split,
+            "ablate": self.ablation,
+            "init": self.init,
+            "params": self.parameters,
+            "params-total": self.parameters_total,
+        }
+        if self.budget_kind is not None:
+            options[self.budget_kind] = self.budget_target
+        arguments = [part for name, value in options.items() if value is not None for part in (f"--{name}", f"{value}")]
+        for preset in self.presets:
+            arguments += ["--preset", preset]
+        for key, text in self.changes.items():
+            arguments += ["--set", f"{key}={text}"]
+        return [*arguments, "--allow-unmatched"] if self.allow_unmatched else arguments

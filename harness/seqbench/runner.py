@@ -13,29 +13,35 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from seqbench.accounting import (
-    FLOP_CONVENTION,
-    MemoryEstimate,
-    count_parameters,
-    estimate_memory,
-    non_embedding,
-    require_memory,
-    require_weights,
-)
+from seqbench.accounting import FLOP_CONVENTION, count_parameters, non_embedding
 from seqbench.contracts import Evaluation
 from seqbench.environment import available_bytes, describe_environment
 from seqbench.errors import RequestError, RunFailure
 from seqbench.initial_weights import load_weights
+from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
 from seqbench.report.model_card import model_card
-from seqbench.store.files import finite, write_json_lines, write_text
+from seqbench.store.files import (
+    finite,
+    read_json_lines,
+    write_folder_atomically,
+    write_json_lines,
+    write_text,
+)
+from seqbench.store.repair import repair
 from seqbench.store.run_folder import SCHEMA, RunFolder
+from seqbench.training.checkpoint import keep_newest
+from seqbench.training.diagnostics import Diagnostics, diagnostics_notes
+from seqbench.training.gradients import is_out_of_memory
 from seqbench.training.progress import TrainingProgress, duration
 from seqbench.training.trainer import Interrupted, Trainer, TrainingState
 
 # State sizes are stored for the longest training sequence and for these lengths.
 _STATE_LENGTHS = (1024, 65536)
+
+# A full disk, a spent quota, a file larger than is allowed.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build_model(plan: RunPlan) -> PreTrainedModel:
@@ -66,6 +72,7 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
     checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it.
     """
     with folder.locked():
+        repair(folder, describe(plan))
         finished = stored_result(plan, folder)
         if finished is not None and not (retry_failed and finished["status"] == "failed"):
             return finished
@@ -83,7 +90,7 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
             result = _attempt(plan, model, training, folder)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
-        folder.write_result(result)
+        _store(result, folder)
         # What is stored, so that the same command prints the same again.
         return finite(result)
 
@@ -95,17 +102,32 @@ def describe(plan: RunPlan) -> dict[str, Any]:
 
 def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
     """The result of this very plan in the folder, or None."""
-    run = folder.read_run()
-    return folder.read_result() if run is not None and run["hash"] == plan.run_hash else None
+    return folder.finished_result(plan.run_hash)
 
 
 def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) -> dict[str, Any]:
     """A failed result for a run whose process ended without leaving one; stored, unless the folder is not ours."""
     result = _failed(plan, {}, reason, message)
-    with suppress(RequestError), folder.locked():
+    # A disk that is full takes no failures either.
+    with suppress(RequestError, RunFailure), folder.locked():
+        finished = stored_result(plan, folder)
+        if finished is not None:
+            # Of another process, which was faster.
+            return finished
         folder.open(describe(plan), describe_environment(plan.device))
-        folder.write_result(result)
+        _store(result, folder)
     return result
+
+
+def _store(result: dict[str, Any], folder: RunFolder) -> None:
+    try:
+        folder.write_result(result)
+    except OSError as error:
+        raise RunFailure(
+            "not-stored",
+            f"the result cannot be written to {folder.path}: {error.strerror}; make room, then the same command goes on"
+            " from the last checkpoint",
+        ) from error
 
 
 def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedModel, dict[str, Any] | None]:
@@ -117,7 +139,7 @@ def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedM
     result = execute(trained, folder, runs, retry_failed)
     if result["status"] != "complete":
         raise RunFailure("training-failed", f"the run that trains the model failed ({folder.path})")
-    known = {key: result[key] for key in ("budgets", "tokens", "seconds", "data_order_sha256")}
+    known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
     model = load_weights(plan.model.build(plan.tested_config), folder.path / "model")
     return model, {**known, "trained_in": trained.folder_name}
 
@@ -131,8 +153,9 @@ def _attempt(
         facts = _facts(plan, model)
         outcome = _train_and_test(plan, model, folder) if training is None else _test(plan, model, training, folder)
         result = {**_header(plan), **facts, **outcome}
+        result["notes"] = [*facts["notes"], *diagnostics_notes(read_json_lines(folder.metrics))]
         if training is None:
-            write_text(folder.path / "model" / "README.md", model_card(result, model))
+            write_text(folder.model / "README.md", model_card(result, model))
         return result
     except (RequestError, Interrupted):
         raise
@@ -145,38 +168,55 @@ def _attempt(
 def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
     reach = plan.model.attention_reach(plan.model_config)
     trainer = Trainer(
-        model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.checkpoints, folder.log
+        model,
+        plan.task,
+        plan.trainer,
+        plan.seed,
+        plan.device,
+        plan.precision,
+        folder.checkpoints,
+        folder.log,
+        plan.budget,
+        lambda length: plan.model.flops(plan.model_config, length).training_total,
+        folder.flush_log,
     )
     predictor = ModelPredictor(model, plan.device, plan.precision, reach)
+    diagnostics = Diagnostics(
+        plan.model, model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.log
+    )
     folder.rewind_metrics(trainer.state.step)
-    with TrainingProgress(f"{plan.label} seed {plan.seed}", plan.trainer.steps, trainer.state.step) as progress:
+    with TrainingProgress(f"{plan.label} seed {plan.seed}", plan.budget.progress(trainer.state)) as progress:
         if trainer.state.step:
             progress.note(f"continues from step {trainer.state.step}")
 
         def validate(step: int) -> None:
             evaluation = plan.task.evaluate(predictor, "validation")
             _log_evaluation(folder, step, "validation", evaluation)
+            diagnostics.take(step)
             progress.note(f"step {step}: validation {_headline(plan, evaluation)}")
 
-        if trainer.state.step < plan.trainer.steps:
+        if not trainer.finished:
             trainer.train(progress, validate)
             trainer.save_final()
         state = trainer.state
+        diagnosed = diagnostics.take(state.step)
         progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}; testing")
-        evaluation = plan.task.evaluate(predictor, "test")
-    _log_evaluation(folder, state.step, "test", evaluation)
+        evaluation = plan.task.evaluate(predictor, plan.split)
+    _log_evaluation(folder, state.step, plan.split, evaluation)
     write_json_lines(folder.items, evaluation.items)
-    model.save_pretrained(folder.path / "model")
-    return _outcome(plan, state, evaluation)
+    write_folder_atomically(folder.model, model.save_pretrained)
+    # With the weights stored, one is enough to test again from.
+    keep_newest(folder.checkpoints, 1)
+    return {**_outcome(plan, state, evaluation), "diagnostics": diagnosed}
 
 
 def _test(plan: RunPlan, model: PreTrainedModel, training: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     """The outcome of a model that another run has trained."""
     nn.Module.to(model, plan.device)
     reach = plan.model.attention_reach(plan.tested_config)
-    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), "test")
+    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), plan.split)
     folder.rewind_metrics(0)
-    _log_evaluation(folder, training["budgets"][0]["achieved"], "test", evaluation)
+    _log_evaluation(folder, training["steps"], plan.split, evaluation)
     write_json_lines(folder.items, evaluation.items)
     return {**training, "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements]}
 
@@ -202,6 +242,7 @@ def _header(plan: RunPlan) -> dict[str, Any]:
             "primary_coordinate": task.primary_coordinate,
         },
         "seed": plan.seed,
+        "split": plan.split,
         "precision": plan.precision,
         "device": plan.device.type,
     }
@@ -233,6 +274,7 @@ def _facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
             "sequence_length": task.longest_sequence,
             "forward_per_token": flops.forward_total / task.longest_sequence,
             "training_per_token": flops.training_total / task.longest_sequence,
+            "forward_by_component": dict(flops.forward),
         },
         "state_bytes": {str(length): plugin.state_bytes(config, length) for length in lengths},
         "attention_reach": plugin.attention_reach(config),
@@ -243,21 +285,28 @@ def _facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dict[str, Any]:
-    target = plan.trainer.steps
     return {
-        "budgets": [
-            {
-                "kind": "steps",
-                "target": target,
-                "achieved": state.step,
-                "deviation": (state.step - target) / max(1, target),
-            },
-        ],
+        "budgets": [*_parameter_budget(plan), _spent(plan.budget.kind, plan.budget.target, plan.budget.spent(state))],
+        "steps": state.step,
         "tokens": state.tokens,
+        "training_flops": state.flops,
         "seconds": state.seconds,
+        "micro_batch_size": state.micro_batch_size,
         "data_order_sha256": state.data_order,
         "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements],
     }
+
+
+def _parameter_budget(plan: RunPlan) -> list[dict[str, Any]]:
+    budget, match = plan.parameter_budget, plan.match
+    if budget is None or match is None:
+        return []
+    return [_spent(budget.kind, budget.target, match.achieved)]
+
+
+def _spent(kind: str, target: float, achieved: float) -> dict[str, Any]:
+    deviation = (achieved - target) / target if target else 0.0
+    return {"kind": kind, "target": target, "achieved": achieved, "deviation": deviation}
 
 
 def _failed(plan: RunPlan, facts: dict[str, Any], reason: str, message: str) -> dict[str, Any]:
@@ -266,7 +315,7 @@ def _failed(plan: RunPlan, facts: dict[str, Any], reason: str, message: str) -> 
         **facts,
         "status": "failed",
         "failure": {"reason": reason, "message": message},
-        "budgets": [],
+        "budgets": _parameter_budget(plan),
         "measurements": [],
     }
 
@@ -276,11 +325,10 @@ def _explain(error: Exception, folder: RunFolder) -> tuple[str, str]:
     message = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, RunFailure):
         return error.reason, str(error)
-    # torch's CPU allocator raises a plain RuntimeError.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
-        return "out-of-memory", f"{message}; a smaller micro_batch_size keeps the batch and takes less memory"
+    if is_out_of_memory(error):
+        return "out-of-memory", f"{message}; also with one sequence at a time: a smaller model or shorter sequences fit"
     # safetensors has an error type of its own, so the system's words decide.
-    if os.strerror(errno.ENOSPC) in message:
+    if any(os.strerror(number) in message for number in _NO_ROOM):
         return "disk-full", f"{message}; make room, then the same command with --retry-failed goes on"
     write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
     return "error", f"{type(error).__name__}: {message} (see {folder.path / 'traceback.txt'})"

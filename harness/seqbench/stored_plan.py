@@ -8,14 +8,15 @@ from seqbench.errors import RequestError
 from seqbench.plan import RunPlan, choose_device, hash_of
 from seqbench.registry import find_model, find_task
 from seqbench.store.run_folder import RunFolder
+from seqbench.training.budget import TrainingBudget
 from seqbench.training.settings import TrainerSettings
 
 
 def stored_plan(folder: RunFolder) -> RunPlan:
     """The plan of the run in `folder`, for the plugins that are installed now.
 
-    Its initial weights are left out: a finished run has its own. Raises RequestError when there is no run, its run.json
-    was changed, or the code that made it had another version.
+    Initial weights and the search for a size are left out: a finished run has its own. Raises RequestError
+    when there is no run, its run.json was changed, or the code that made it had another version.
     """
     run = folder.read_run()
     if run is None:
@@ -40,6 +41,10 @@ def stored_plan(folder: RunFolder) -> RunPlan:
         device=choose_device(identity["device"]),
         precision=identity["precision"],
         initial_weights=None,
+        budget=TrainingBudget(**identity["budget"]),
+        parameter_budget=None,
+        match=None,
+        split=identity["split"],
     )
 
 

@@ -66,12 +66,14 @@ def verify_run(folder: RunFolder, runs: Path) -> list[Finding]:
     nn.Module.to(model, plan.device)
     parameters = count_parameters(plan.model, model)
     reach = plan.model.attention_reach(plan.tested_config)
-    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), "test")
+    evaluation = plan.task.evaluate(ModelPredictor(model, plan.device, plan.precision, reach), plan.split)
     elsewhere = _differences(folder.read_environment(), describe_environment(plan.device))
     exact = not elsewhere
     detail = "as then: figures must be equal" if exact else f"figures may differ by rounding: {', '.join(elsewhere)}"
+    damages = [str(damage).splitlines()[0] for damage in folder.damages()]
     return [
         Finding("machine", True, detail),
+        Finding("files", not damages, "; ".join(damages) or "equal to their checksums"),
         _equal("parameters by group", result["parameters"], parameters),
         *_compare_measurements(result["measurements"], evaluation.measurements, exact),
         _equal("order of the training data", result["data_order_sha256"], _data_order(plan, result)),
@@ -115,7 +117,7 @@ def _compare_figure(stored: Mapping[str, Any], found: Measurement, exact: bool) 
 def _data_order(plan: RunPlan, result: Mapping[str, Any]) -> str:
     """The hash over the batches that the run must have seen."""
     order = DataOrderHash()
-    steps = result["budgets"][0]["achieved"]
+    steps = result["steps"]
     for step in range(steps):
         order.add(plan.task.training_batch(plan.seed, step, plan.trainer.batch_size))
     return order.digest if steps else ""

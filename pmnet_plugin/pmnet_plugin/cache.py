@@ -9,11 +9,12 @@ from seqbench.nn import AttentionCache
 
 @dataclass
 class PMNetCache(AttentionCache):
-    """The attention window of every layer, and the phase table of every level of the memory tree.
+    """The attention window of every layer, and the table of every level of the memory tree.
 
     Attributes:
-        tables: per level (batch, groups, slots * angles) int32 phases in steps of 2^-32 turns; empty before the first
-            call and for models that carry no memory.
+        tables: per level (batch, groups, slots * angles) int32 phases in steps of 2^-32 turns, or with relaxed dynamics
+            (batch, groups, slots * 2 * angles) fp64, of each slot the real parts and then the imaginary ones; empty
+            before the first call and for models that carry no memory.
     """
 
     tables: list[Tensor] = field(default_factory=list)

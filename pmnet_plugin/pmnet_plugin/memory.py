@@ -5,7 +5,7 @@ fp32; the linear maps run in the compute dtype that autocast or the parameters g
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,25 +17,31 @@ from seqbench_kernels.phase_scan import phase_scan
 from seqbench_kernels.phase_scores import phase_scores, phasor
 
 
-@dataclass(frozen=True)
-class MemoryStream:
-    """What a token carries from layer to layer beside its hidden state.
+class Recurrence(nn.Module):
+    """The running sum of a write's increments over the tokens of a group; without parameters.
 
-    Attributes:
-        phases: m, (B, T, N, M) fp32 radians, or None while it is still zero (before the first write).
-        group: g, (B, T) int64, or None while every token is in group 0 (the root).
+    A module of its own, so that what goes in and comes out can be observed (diagnostics.py).
     """
 
-    phases: Tensor | None = None
-    group: Tensor | None = None
+    def __init__(self, config: PMNetConfig, scan: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.recurrent = config.memory_cumsum
+        self.scale_gradient = config.gradient_scale == "sqrt-count"
+        self.scan = scan
 
-    def angles(self, anchors: Tensor) -> Tensor:
-        """A = m + E[g], broadcastable to (B, T, N, M); `anchors` is the level's table (groups, N, M)."""
-        if self.group is None:
-            own = anchors[:1]
-        else:
-            own = F.embedding(self.group, anchors.flatten(1)).unflatten(-1, anchors.shape[1:])
-        return own.float() if self.phases is None else self.phases + own
+    def forward(
+        self, increments: Tensor, group: Tensor | None, number_of_groups: int, table: Tensor | None, real: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sums of the increments D, (B, T, N, channels), and the final table; `increments` and None without recurrence.
+
+        The other arguments as `MemoryWrite.forward`.
+        """
+        if not self.recurrent:
+            return increments, None
+        if real is not None:
+            group = torch.where(real, 0 if group is None else group, number_of_groups)
+        sums, table = self.scan(increments.flatten(2), group, number_of_groups, table, self.scale_gradient)
+        return sums.view(increments.shape), table
 
 
 class MemoryWrite(nn.Module):
@@ -44,51 +50,62 @@ class MemoryWrite(nn.Module):
     def __init__(self, config: PMNetConfig) -> None:
         super().__init__()
         hidden, angles = config.hidden_size, config.memory_size
-        self.recurrent = config.memory_cumsum
-        self.scale_gradient = config.gradient_scale == "sqrt-count"
+        self.routes = config.memory_tree == "routed"
         self.norm = RMSNorm(hidden, config.rms_norm_eps)
         self.proj_q = nn.Linear(hidden, angles)
         self.proj_v = nn.Linear(hidden, angles)
         self.proj_k = nn.Linear(2 * angles, angles)
         self.proj_out = nn.Linear(angles, angles)
+        self.recurrence = Recurrence(config, phase_scan)
 
     def forward(
-        self, hidden: Tensor, stream: MemoryStream, anchors: Tensor, table: Tensor | None, real: Tensor | None
-    ) -> tuple[MemoryStream, Tensor | None, Tensor]:
+        self,
+        hidden: Tensor,
+        phases: Tensor | None,
+        group: Tensor | None,
+        anchors: Tensor,
+        table: Tensor | None,
+        real: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Write one level.
 
         Args:
             hidden: (B, T, hidden_size).
-            stream: m and g before the write.
+            phases: m before the write, (B, T, N, M) fp32 radians, or None while it is still zero.
+            group: g, (B, T) int64, or None while every token is in group 0.
             anchors: (groups, N, M), the level's E.
-            table: S_0, (B, groups, N * M) int32 steps of 2^-32 turns, or None for zero.
+            table: S_0, the level's entry of `PMNetCache.tables`, or None for zero.
             real: (B, T) bool, false for padding, or None when nothing is padded.
 
         Returns:
-            m after the write with the same g, the final table (None without recurrence), and the next group, (B, T).
+            m after the write, what the reads of the level see of it (B, T, N, 2M), the final table (None without
+            recurrence), and the next group, (B, T) int64 (None in a flat memory).
         """
         normalised = self.norm(hidden)
-        keys = _project(self.proj_k, phasor(stream.angles(anchors)))
-        scores = phase_scores(_project(self.proj_q, normalised).unsqueeze(2), keys)
+        keys = project(self.proj_k, phasor(_anchored(phases, group, anchors)))
+        scores = phase_scores(project(self.proj_q, normalised).unsqueeze(2), keys)
         weights = scores.softmax(dim=-1)
-        step = _bounded_angle(_project(self.proj_out, _project(self.proj_v, normalised)))
-        increments = weights.unsqueeze(-1) * step.unsqueeze(2)
-        written, table = self._accumulate(increments, stream.group, anchors.shape[0], table, real)
-        phases = written if stream.phases is None else stream.phases + written
-        slots = anchors.shape[1]
-        chosen = weights.argmax(dim=-1)
-        next_group = chosen if stream.group is None else stream.group * slots + chosen
-        return MemoryStream(phases, stream.group), table, next_group
+        increments = self.increments(weights, project(self.proj_v, normalised))
+        sums, table = self.recurrence(increments, group, anchors.shape[0], table, real)
+        written, gate = self.phases_and_gate(sums)
+        phases = written if phases is None else phases + written
+        slots = phasor(_anchored(phases, group, anchors))
+        if gate is not None:
+            slots = slots * gate.repeat(1, 1, 1, 2)
+        return phases, slots, table, self._next_group(weights, group) if self.routes else None
 
-    def _accumulate(
-        self, increments: Tensor, group: Tensor | None, number_of_groups: int, table: Tensor | None, real: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if not self.recurrent:
-            return increments, None
-        if real is not None:
-            group = torch.where(real, 0 if group is None else group, number_of_groups)
-        phases, table = phase_scan(increments.flatten(2), group, number_of_groups, table, self.scale_gradient)
-        return phases.view(increments.shape), table
+    def increments(self, weights: Tensor, values: Tensor) -> Tensor:
+        """D: what each slot receives, (B, T, N, M) radians, from the slots' weights (B, T, N) and v (B, T, M)."""
+        return weights.unsqueeze(-1) * bounded_angle(project(self.proj_out, values)).unsqueeze(2)
+
+    def phases_and_gate(self, sums: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the sums of the increments add to m, (B, T, N, M) radians, and a factor of the read's geo, or None."""
+        return sums, None
+
+    @staticmethod
+    def _next_group(weights: Tensor, group: Tensor | None) -> Tensor:
+        chosen = weights.argmax(dim=-1)
+        return chosen if group is None else group * weights.shape[-1] + chosen
 
 
 class MemoryRead(nn.Module):
@@ -109,7 +126,7 @@ class MemoryRead(nn.Module):
         Values are linear in the slots and the weights sum to one, so the slots are mixed first and projected after:
         the value projection costs R products of (2M, M) per token instead of N R of them.
         """
-        query = _project(self.proj_q, self.norm(hidden)).unflatten(-1, (self.heads, self.angles))
+        query = project(self.proj_q, self.norm(hidden)).unflatten(-1, (self.heads, self.angles))
         dtype = self.proj_kv.weight.dtype
         key_weight, value_weight = self.proj_kv.weight.chunk(2)
         key_bias, value_bias = self.proj_kv.bias.chunk(2)
@@ -126,11 +143,20 @@ class MemoryRead(nn.Module):
         return self.proj_out(values)
 
 
-def _project(linear: nn.Linear, features: Tensor) -> Tensor:
+def _anchored(phases: Tensor | None, group: Tensor | None, anchors: Tensor) -> Tensor:
+    """Angles m + E[g], broadcastable to (B, T, N, M); arguments as `MemoryWrite.forward`."""
+    if group is None:
+        own = anchors[:1]
+    else:
+        own = F.embedding(group, anchors.flatten(1)).unflatten(-1, anchors.shape[1:])
+    return own.float() if phases is None else phases + own
+
+
+def project(linear: nn.Linear, features: Tensor) -> Tensor:
     """A linear map in the compute dtype, returned to fp32 for what follows (angles, scores)."""
     return linear(features.to(linear.weight.dtype)).float()
 
 
-def _bounded_angle(values: Tensor) -> Tensor:
+def bounded_angle(values: Tensor) -> Tensor:
     """phi(x) = pi tanh(x), in radians."""
     return values.tanh() * math.pi

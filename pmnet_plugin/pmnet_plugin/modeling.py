@@ -6,23 +6,29 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from pmnet_plugin.cache import PMNetCache
 from pmnet_plugin.configuration import PMNetConfig
-from pmnet_plugin.memory import MemoryRead, MemoryStream, MemoryWrite
+from pmnet_plugin.memory import MemoryRead, MemoryWrite
+from pmnet_plugin.relaxed import RelaxedMemoryWrite
 from seqbench.nn import (
     Attention,
+    CausalLanguageModel,
     ChunkPlan,
+    DecoderPreTrainedModel,
     RMSNorm,
     SwiGLU,
     advance,
     pack_rows,
     plan_chunk,
+    refuse_options,
+    refuse_state_with_checkpointing,
     rotary_tables,
 )
-from seqbench_kernels.phase_scores import phasor
 
 
 @dataclass
@@ -39,7 +45,7 @@ class PMNetCausalLMOutput(CausalLMOutputWithPast):
     next_groups: tuple[Tensor, ...] | None = None
 
 
-class PMNetLayer(nn.Module):
+class PMNetLayer(GradientCheckpointingLayer):
     """Attention, write (in layers i with i mod P = 0), read, feed-forward; each with its own norm and residual."""
 
     def __init__(self, config: PMNetConfig, index: int) -> None:
@@ -58,18 +64,60 @@ class PMNetLayer(nn.Module):
             config.attention_dropout,
         )
         writes = config.use_memory and index % config.memory_write_period == 0
-        self.memory_write_module = MemoryWrite(config) if writes else None
+        write_class = RelaxedMemoryWrite if config.memory_dynamics == "relaxed" else MemoryWrite
+        self.memory_write_module = write_class(config) if writes else None
         self.memory_read_module = MemoryRead(config) if config.use_memory else None
         self.post_attention_layernorm = RMSNorm(hidden, epsilon)
         self.mlp = SwiGLU(hidden, config.intermediate_size)
 
+    def forward(
+        self,
+        hidden: Tensor,
+        phases: Tensor | None,
+        slots: Tensor | None,
+        group: Tensor | None,
+        anchors: Tensor | None,
+        table: Tensor | None,
+        real: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        plan: ChunkPlan,
+        cache: PMNetCache | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Run one layer.
 
-class PMNetPreTrainedModel(PreTrainedModel):
+        Args:
+            hidden: (B, T, hidden_size).
+            phases: m, (B, T, N, M) fp32 radians, or None before the first write.
+            slots: what the level's write left for its reads, (B, T, N, 2M); a layer that writes makes its own.
+            group: as `MemoryWrite.forward`, like the next three; of no use to a layer that does not write.
+            anchors: the level's own.
+            table: the level's own.
+            real: which tokens are no padding.
+            rotary: cosines and sines of the tokens' positions.
+            plan: how the chunk meets the cache.
+            cache: its attention part is read and updated, the tables are not.
+
+        Returns:
+            hidden, phases and slots for the next layer; of a layer that writes also the next group and the table.
+        """
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, plan, cache, self.index)
+        next_group: Tensor | None = None
+        if self.memory_write_module is not None:
+            written = self.memory_write_module(hidden, phases, group, anchors, table, real)
+            phases, slots, table, next_group = written
+        if self.memory_read_module is not None:
+            hidden = hidden + self.memory_read_module(hidden, slots)
+        hidden = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return hidden, phases, slots, next_group, table
+
+
+class PMNetPreTrainedModel(DecoderPreTrainedModel):
     """Loading, saving and initialisation shared by the PMNet classes."""
 
     config_class = PMNetConfig
     config: PMNetConfig
     base_model_prefix = "model"
+    supports_gradient_checkpointing = True
     _no_split_modules = ["PMNetLayer"]  # noqa: RUF012 (transformers' own protocol)
 
     @torch.no_grad()
@@ -84,6 +132,9 @@ class PMNetPreTrainedModel(PreTrainedModel):
 class PMNetModel(PMNetPreTrainedModel):
     """The decoder without its head."""
 
+    # A checkpoint of the whole language model is one of the decoder too.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012 (transformers' own protocol)
+
     def __init__(self, config: PMNetConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -95,6 +146,10 @@ class PMNetModel(PMNetPreTrainedModel):
         self.layers = nn.ModuleList(PMNetLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
+
+    def empty_state(self) -> PMNetCache:
+        """The state before the first token."""
+        return PMNetCache(window=self.config.sliding_window)
 
     def forward(
         self,
@@ -114,14 +169,17 @@ class PMNetModel(PMNetPreTrainedModel):
             use_cache: return a state that continues this chunk.
             output_routing: also return the groups that the tokens are routed to.
         """
+        if self.training and (use_cache or past_key_values is not None):
+            refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
         if packing is not None:
             input_ids = packing.pack(input_ids)
         cache = past_key_values
         if cache is None and use_cache:
-            cache = PMNetCache(window=self.config.sliding_window)
-        plan = plan_chunk(cache, batch, length, packing, input_ids.device)
+            cache = self.empty_state()
+        attention = self.config._attn_implementation
+        plan = plan_chunk(cache, batch, length, packing, input_ids.device, attention)
         real = None if packing is None else packing.mask
         hidden, routing = self._run_layers(self.embed_tokens(input_ids), plan, cache, real)
         if cache is not None:
@@ -139,43 +197,46 @@ class PMNetModel(PMNetPreTrainedModel):
     def _run_layers(
         self, hidden: Tensor, plan: ChunkPlan, cache: PMNetCache | None, real: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
+        """The last layer's output, and per write layer the next group of each token; the cache's tables are renewed."""
         rotary = rotary_tables(plan.positions, self.config.head_dim, self.config.rope_theta)
-        stream, routing, tables = MemoryStream(), [], []
         carried = cache.tables if cache is not None else []
+        routing, tables = [], []
+        phases: Tensor | None = None
         slots: Tensor | None = None
         next_group: Tensor | None = None
         for layer in cast(Iterable[PMNetLayer], self.layers):
-            normalised = layer.input_layernorm(hidden)
-            hidden = hidden + layer.self_attn(normalised, rotary, plan, cache, layer.index)
-            if layer.memory_write_module is not None:
-                stream = MemoryStream(stream.phases, next_group)
-                anchors = self.memory_embeddings[layer.level]
+            group, anchors, table = next_group, None, None
+            writes = layer.memory_write_module is not None
+            if writes:
+                anchors = self._anchors(layer.level)
                 table = carried[layer.level] if carried else None
-                stream, table, next_group = layer.memory_write_module(hidden, stream, anchors, table, real)
-                routing.append(next_group)
-                if table is not None:
-                    tables.append(table)
-                # Shared by all layers of the level: they read the same phases at the same anchors.
-                slots = phasor(stream.angles(anchors))
-            if layer.memory_read_module is not None:
-                hidden = hidden + layer.memory_read_module(hidden, slots)
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            hidden, phases, slots, chosen, table = layer(
+                hidden, phases, slots, group, anchors, table, real, rotary, plan, cache
+            )
+            if writes:
+                next_group = chosen
+                routing += [] if chosen is None else [chosen]
+                tables += [] if table is None else [table]
         if cache is not None:
             cache.tables = tables
         return hidden, routing
 
+    def _anchors(self, level: int) -> Tensor:
+        """E of a level, (groups, N, M); zero where the ablations of the anchors have it so."""
+        anchors = self.memory_embeddings[level]
+        zeroed = self.config.zeroed_anchors
+        root, leaf = level == 0, level == len(self.memory_embeddings) - 1
+        if zeroed == "all" or (zeroed == "root" and root) or (zeroed == "leaf" and leaf):
+            return torch.zeros_like(anchors)
+        return anchors
 
-class PMNetForCausalLM(PMNetPreTrainedModel):
+
+class PMNetForCausalLM(CausalLanguageModel, PMNetPreTrainedModel):
     """PMNet with a (tied) language-modelling head."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' own protocol)
+    backbone_class = PMNetModel
 
-    def __init__(self, config: PMNetConfig) -> None:
-        super().__init__(config)
-        self.model = PMNetModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -185,21 +246,16 @@ class PMNetForCausalLM(PMNetPreTrainedModel):
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
         output_routing: bool = False,
-        **_: Any,
+        **options: Any,
     ) -> PMNetCausalLMOutput:
         """Logits (B, T, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
 
         `labels` (B, T) equal to input_ids, -100 where there is no loss, are shifted inside; the loss is the mean over
         the predicted tokens. The other arguments as `PMNetModel.forward`.
         """
+        refuse_options(options)
         output = self.model(input_ids, attention_mask, past_key_values, use_cache, output_routing)
-        logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return PMNetCausalLMOutput(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, next_groups=output.next_groups
-        )
+        return PMNetCausalLMOutput(**self.predict(output, labels, logits_to_keep), next_groups=output.next_groups)
 
 
 AutoConfig.register("PMNet", PMNetConfig)

@@ -1,52 +1,24 @@
 """PMNet as a plugin of the harness: settings, presets, accounting."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+from transformers import PreTrainedModel
 
 from pmnet_plugin.configuration import PMNetConfig
+from pmnet_plugin.diagnostics import diagnose
 from pmnet_plugin.modeling import PMNetForCausalLM
-from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, setting
-from seqbench.errors import RequestError
+from pmnet_plugin.settings import PMNetSettings
+from seqbench.contracts import Ablation, Batch, Flops, Measurement, ModelPlugin, WidthAxis
 from seqbench.nn import (
     DecoderSettings,
+    at_width,
     attention_state_bytes,
     decoder_flops,
     decoder_parameter_group,
     shared_fields,
 )
-
-# A tree of this many groups holds more state than any published model by a factor of a thousand.
-_MOST_GROUPS = 4**9
-
-
-@dataclass(frozen=True)
-class PMNetSettings(DecoderSettings):
-    """A sliding-window decoder with a routed tree of phase-valued memory."""
-
-    sliding_window: int = setting(4, "tokens that attention sees, the query's own included, in every layer", minimum=2)
-    memory_write_period: int = setting(1, "layers i with i mod period = 0 write to the memory", minimum=1)
-    num_memory: int = setting(4, "slots per group, and branching factor of the tree", minimum=2)
-    memory_size: int = setting(16, "phase angles per slot", minimum=1)
-    num_memory_read_heads: int = setting(2, "read heads", minimum=1)
-    use_memory: bool = setting(True, "false: no write and no read (ablation no-memory)")
-    memory_cumsum: bool = setting(True, "false: nothing is summed over earlier tokens (ablation no-recurrence)")
-    gradient_scale: str = setting(
-        "sqrt-count",
-        "sqrt-count divides the gradient of an increment by the root of its group's token count, as published",
-        choices=("sqrt-count", "none"),
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        depth = -(-self.num_hidden_layers // self.memory_write_period)
-        if self.use_memory and self.num_memory ** (depth - 1) > _MOST_GROUPS:
-            raise RequestError(
-                f"{depth} levels of branching {self.num_memory} make {self.num_memory ** (depth - 1):,} leaf groups, at"
-                f" most {_MOST_GROUPS:,} are allowed; raise memory_write_period or lower num_memory"
-            )
-
 
 # Columns of the paper (arXiv 2605.13370), see the parameter counts in tests/pmnet.
 _PUBLISHED = PMNetSettings(
@@ -63,6 +35,10 @@ _PUBLISHED = PMNetSettings(
     memory_size=512,
     num_memory_read_heads=4,
 )
+
+
+def _without_anchors(summary: str, levels: str) -> Ablation:
+    return Ablation(summary, {"zeroed_anchors": levels}, in_training=False, at_evaluation=True)
 
 
 class PMNetPlugin(ModelPlugin[PMNetSettings]):
@@ -84,6 +60,11 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
         "no-recurrence": Ablation(
             "nothing is summed over earlier tokens", {"memory_cumsum": False}, at_evaluation=True
         ),
+        "no-root-anchors": _without_anchors("the root's learned anchors count as zero", "root"),
+        "no-leaf-anchors": _without_anchors("the last level's learned anchors count as zero", "leaf"),
+        "no-anchors": _without_anchors("all learned anchors count as zero", "all"),
+        "flat-memory": Ablation("one group per level instead of a routed tree", {"memory_tree": "flat"}),
+        "non-unitary": Ablation("complex sums with a free magnitude instead of phases", {"memory_dynamics": "relaxed"}),
         "gradient-scale-none": Ablation("increments get their whole gradient", {"gradient_scale": "none"}),
     }
 
@@ -98,6 +79,10 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
     def with_vocabulary(self, config: PMNetSettings, vocab_size: int) -> PMNetSettings:
         """`config` with the task's vocabulary size."""
         return dataclasses.replace(config, vocab_size=vocab_size)
+
+    def with_width(self, config: PMNetSettings, width: int) -> PMNetSettings:
+        """`at_width`: the SwiGLU in proportion, heads and memory as they are."""
+        return at_width(config, width)
 
     def parameter_group(self, parameter_name: str) -> str:
         """Backbone groups, and "memory write", "memory read" and "memory anchors"."""
@@ -118,12 +103,16 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
         return Flops(forward)
 
     def state_bytes(self, config: PMNetSettings, sequence_length: int) -> int:
-        """The attention window and, at 4 bytes an angle, the phase tables of all groups; constant in the length."""
+        """The attention window and the tables of all groups, constant in the length.
+
+        An angle takes 4 bytes; a relaxed one two numbers of 8, see docs/decisions.md.
+        """
         attention = attention_state_bytes(config, sequence_length, config.sliding_window)
         if not (config.use_memory and config.memory_cumsum):
             return attention
-        groups = sum(config.num_memory**level for level in range(self._levels(config)))
-        return attention + 4 * groups * config.num_memory * config.memory_size
+        groups = sum(config.groups_at(level) for level in range(config.hierarchy_depth))
+        bytes_per_angle = 4 if config.memory_dynamics == "unitary" else 16
+        return attention + bytes_per_angle * groups * config.num_memory * config.memory_size
 
     def attention_reach(self, config: PMNetSettings) -> int | None:
         """Layers x (window - 1): what attention alone can bridge."""
@@ -137,24 +126,28 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
 
     def confounds(self, config: PMNetSettings) -> dict[str, str]:
         """What decides rankings besides the mixer."""
+        scan = "fixed-point phase scan" if config.memory_dynamics == "unitary" else "fp64 grouped sum"
         return {
             "short convolution": "none",
             "position encoding": f"rotary, theta {config.rope_theta:g}",
             "depth": f"{config.num_hidden_layers} layers",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
-            "kernel path": "torch operations; blockwise window attention, fixed-point phase scan",
+            "kernel path": f"torch operations; blockwise window attention, {scan}",
         }
 
-    @staticmethod
-    def _levels(config: PMNetSettings) -> int:
-        return -(-config.num_hidden_layers // config.memory_write_period)
+    def diagnose(self, model: PreTrainedModel, batch: Batch) -> Sequence[Measurement]:
+        """Routing, phase spread and the reach of gradients; see `pmnet_plugin.diagnostics.diagnose`."""
+        return diagnose(cast(PMNetForCausalLM, model), batch)
 
-    def _write_flops(self, config: PMNetSettings, length: int) -> int:
+    @staticmethod
+    def _write_flops(config: PMNetSettings, length: int) -> int:
         hidden, angles, slots = config.hidden_size, config.memory_size, config.num_memory
-        per_token = 2 * hidden * angles + angles * angles
+        levels = config.hierarchy_depth
+        to_increments = 1 if config.memory_dynamics == "unitary" else 2
+        per_token = 2 * hidden * angles + to_increments * angles * angles
         keys = slots * 2 * angles * angles
         # Before the first write all tokens share the root's anchors, so its keys are projected once.
-        return 2 * (self._levels(config) * length * per_token + ((self._levels(config) - 1) * length + 1) * keys)
+        return 2 * (levels * length * per_token + ((levels - 1) * length + 1) * keys)
 
     @staticmethod
     def _read_flops(config: PMNetSettings, length: int) -> int:

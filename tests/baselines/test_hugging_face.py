@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from seqbench.accounting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench_baselines.hugging_face import HuggingFacePlugin
@@ -294,3 +295,19 @@ def test_a_states_size_at_great_length_follows_from_how_it_grows(kind: str) -> N
         assert at_100 == at_200 == at_65536 > 0
     else:
         assert at_65536 - at_200 == (at_200 - at_100) // 100 * (65536 - 200) > 0
+
+
+def test_gpt2_small_has_its_published_parameters():
+    """124,439,808 with tied embeddings, 12 layers of 768 and 1,024 positions."""
+    plugin = HuggingFacePlugin("gpt2")
+    shape = {
+        "hidden_size": "768",
+        "num_hidden_layers": "12",
+        "num_attention_heads": "12",
+        "overrides": '{"n_inner": 3072}',
+    }
+    config = with_settings(plugin.with_vocabulary(plugin.presets["tiny"], 50257), shape, "model")
+    with torch.device("meta"):
+        counts = count_parameters(plugin, plugin.build(config))
+    assert sum(counts.values()) == 124_439_808
+    assert counts["embedding"] == 50257 * 768

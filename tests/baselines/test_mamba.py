@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from model_support import stored_bytes, training_gradients
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from transformers import MambaForCausalLM as TransformersMamba
@@ -216,6 +217,34 @@ def test_declared_state_bytes_are_held_by_the_cache_at_any_length(config, length
     tensors = [*cache.conv_states, *cache.ssm_states, cache.seen]
     assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) == PLUGIN.state_bytes(config, length)
     assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) == PLUGIN.state_bytes(config, length)
+
+
+# transformers 5.23 has a second name for the switch; the first is known to all versions.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_.*able. is deprecated")
+@pytest.mark.parametrize("config", VARIANTS)
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_stores_less_and_changes_no_gradient(config, reentrant):
+    model, input_ids = build(dataclasses.replace(config, num_hidden_layers=6)), tokens(2, 40)
+    mask = torch.ones_like(input_ids)
+    mask[0, :7] = 0
+    plain, stored = training_gradients(model, input_ids, mask), stored_bytes(model, input_ids)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    assert stored_bytes(model, input_ids) < stored / 3
+    own = training_gradients(model, input_ids, mask)
+    assert all(torch.equal(own[name], gradient) for name, gradient in plain.items())
+    with pytest.raises(ValueError, match="gradient checkpointing in training mode cannot go with a cache"):
+        model(input_ids, use_cache=True)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(input_ids, use_cache=True).logits, model(input_ids).logits)
+    model.gradient_checkpointing_disable()
+    assert stored_bytes(model, input_ids) == stored
+
+
+def test_arguments_of_other_models_are_refused():
+    model, input_ids = build(), tokens(2, 6)
+    assert torch.equal(model(input_ids, return_dict=False)[0], model(input_ids, inputs_embeds=None).logits)
+    with pytest.raises(TypeError, match="the model has no argument 'cache_params'"):
+        model(input_ids, cache_params=MambaCache())
 
 
 def test_generate_continues_from_the_state_and_equals_transformers():

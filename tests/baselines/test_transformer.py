@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_support import largest_difference, random_tokens, training_gradients
+from model_support import feed, largest_difference, random_tokens, stored_bytes, training_gradients
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -126,3 +126,55 @@ def test_a_saved_decoder_is_found_by_transformers_auto_class(tmp_path) -> None:
     assert loaded.config.sliding_window == model.config.sliding_window
     with torch.no_grad():
         assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
+PLUGINS = [TransformerPlugin(), SlidingWindowPlugin()]
+
+
+# transformers 5.23 has a second name for the switch; the first is known to all versions.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_.*able. is deprecated")
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name)
+@pytest.mark.parametrize("changes", [{}, {"attention_dropout": 0.4}], ids=["plain", "dropout"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_stores_less_and_changes_no_gradient(
+    plugin: TransformerPlugin, changes: dict[str, object], reentrant: bool
+) -> None:
+    model = build(plugin, **changes)
+    tokens = random_tokens(2, LENGTH, model.config.vocab_size)
+    torch.manual_seed(3)
+    plain, stored = training_gradients(model, tokens), stored_bytes(model, tokens)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    assert stored_bytes(model, tokens) < stored / 3
+    torch.manual_seed(3)
+    for name, gradient in training_gradients(model, tokens).items():
+        assert torch.equal(gradient, plain[name]), name
+    model.gradient_checkpointing_disable()
+    assert stored_bytes(model, tokens) == stored
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_.*able. is deprecated")
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name)
+def test_a_checkpointed_layer_in_training_takes_no_state(plugin: TransformerPlugin) -> None:
+    model = build(plugin)
+    tokens = random_tokens(2, LENGTH, model.config.vocab_size)
+    model.gradient_checkpointing_enable()
+    logits, state = feed(model, tokens, [LENGTH])
+    with torch.no_grad():
+        assert largest_difference(logits, model(tokens).logits) < 1e-5
+    model.train()
+    for options in ({"use_cache": True}, {"past_key_values": state}):
+        with pytest.raises(ValueError, match="gradient checkpointing in training mode cannot go with a cache"):
+            model(tokens, **options)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name)
+def test_arguments_are_followed_or_refused(plugin: TransformerPlugin) -> None:
+    """Wrappers such as PEFT pass all arguments that they know, most of them as None."""
+    model = build(plugin)
+    tokens = random_tokens(2, 8, model.config.vocab_size)
+    with torch.no_grad():
+        output = model(tokens, labels=tokens, inputs_embeds=None, output_attentions=False, return_dict=True)
+        loss, logits = model(tokens, labels=tokens, return_dict=False)
+    assert torch.equal(loss, output.loss) and torch.equal(logits, output.logits)
+    with pytest.raises(TypeError, match="the model has no argument 'position_ids'"):
+        model(tokens, position_ids=torch.arange(8))

@@ -44,7 +44,7 @@ def test_the_model_that_was_trained_before_is_not_trained_again(bench: Bench) ->
 
 def test_an_ablation_changes_what_is_measured(bench: Bench) -> None:
     """The toy's ablation "deaf" silences its hidden layer, at evaluation only."""
-    results = bench(*RUN, "--json", "--runs", "table", "--ablations", "no-dropout@eval,deaf").json
+    results = bench(*RUN, "--json", "--runs", "table", "--ablations", "no-dropout@eval,deaf").json["results"]
     whole, same, deaf = ([m["value"] for m in result["measurements"]] for result in results)
     assert same == whole != deaf
     assert [result["model"]["ablation"] for result in results] == [None, "no-dropout@eval", "deaf@eval"]
@@ -59,14 +59,24 @@ def test_all_ablations_make_one_table_and_a_second_call_does_nothing(bench: Benc
     assert again.out == first.out
     assert again.err.count("done before") == 4
     [table] = (bench.folder / "all" / "toy_task-Recall").glob("ablations-*")
-    assert {"comparison.json", "table.txt", "plot.png"} <= {path.name for path in table.iterdir()}
+    stored = {"comparison.json", "table.txt", "table.md", "results.csv", "plot.png"}
+    assert stored <= {path.name for path in table.iterdir()}
+
+
+def test_a_change_has_its_interval_over_the_test_items(bench: Bench) -> None:
+    """Trained alike and tested alike, the ablation without dropout differs in no item."""
+    finished = bench(*RUN, "--runs", "all", "--ablations", "all")
+    [line] = [line for line in finished.out.splitlines() if line.split()[:1] == ["no-dropout@eval"]]
+    assert "+0.0000 [+0.0000, +0.0000]" in line
+    [markdown] = (bench.folder / "all" / "toy_task-Recall").glob("ablations-*/table.md")
+    assert "+0.0000 [+0.0000, +0.0000]" in markdown.read_text()
 
 
 def test_a_failed_training_fails_what_would_have_tested_its_model(bench: Bench) -> None:
     broken = ("run", "--model", "toy_model:RaisesInForward", "--task", TOY[3], "--runs", "broken")
     finished = bench(*broken, "--json", "--ablations", "no-dropout@eval")
     assert finished.code == 1
-    assert [result["failure"]["reason"] for result in finished.json] == ["error", "training-failed"]
+    assert [result["failure"]["reason"] for result in finished.json["results"]] == ["error", "training-failed"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`bench compare`: a grid of runs in processes of their own, and what it survives."""
 
+import csv
 import json
 import re
 import signal
@@ -47,13 +48,36 @@ def test_all_models_of_a_seed_saw_the_same_data(comparison):
     assert seen[0] != seen[1]
 
 
-def test_the_table_has_mean_and_deviation_over_seeds(grid, comparison):
+def test_the_table_has_mean_and_95_percent_interval_over_seeds(grid, comparison):
+    """12.706 is Student's t for two seeds."""
     values = [
         result["measurements"][0]["value"]
         for result in comparison["results"]
         if result["model"]["name"] == "toy_model:Neighbour"
     ]
-    assert f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" in grid[1].out
+    half = 12.706 * statistics.stdev(values) / 2**0.5
+    assert f"{statistics.mean(values):.3f} ± {half:.3f}" in grid[1].out
+
+
+def test_a_comparison_ends_with_a_verdict_on_each_pair(grid, comparison):
+    [line] = [line for line in grid[1].out.splitlines() if "too few seeds" in line]
+    assert line.split()[:2] == GOOD.split(",")
+    [pair] = comparison["verdicts"]["pairs"]
+    assert (pair["first"], pair["second"]) == tuple(GOOD.split(","))
+    assert pair["seeds"] == [0, 1]
+    overall = {
+        (result["model"]["name"], result["seed"]): result["measurements"][-1]["value"]
+        for result in comparison["results"]
+    }
+    first, second = (statistics.mean(overall[model, seed] for seed in (0, 1)) for model in GOOD.split(","))
+    assert pair["difference"] == pytest.approx(first - second)
+
+
+def test_items_are_compared_over_both_seeds(comparison):
+    [pair] = comparison["verdicts"]["pairs"]
+    assert pair["items"]["items"] == 8
+    assert pair["items"]["difference"] == pytest.approx(pair["difference"], abs=1e-6)
+    assert comparison["verdicts"]["remarks"] == []
 
 
 def test_what_lies_beyond_the_reach_is_marked(grid):
@@ -62,11 +86,14 @@ def test_what_lies_beyond_the_reach_is_marked(grid):
     assert "beyond the reach" in grid[1].out
 
 
-def test_table_and_plots_are_stored(bench, grid):
+def test_tables_and_plots_are_stored(bench, grid, comparison):
     folder = bench.folder / "grid"
     stored = (folder / "table.txt").read_text()
     assert "ShortSighted" in stored
     assert "±" in stored
+    assert "| toy_model:Neighbour | toy_model:ShortSighted | too few seeds |" in (folder / "table.md").read_text()
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert len(rows) == sum(len(result["measurements"]) for result in comparison["results"])
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert ElementTree.parse(folder / "plot.svg").getroot().tag.endswith("svg")
 
@@ -79,8 +106,8 @@ def test_what_is_stored_is_not_run_again(grid, bench):
     assert again.err.count("done before") == 4
 
 
-def test_json_is_the_results_and_nothing_else(grid, bench, comparison):
-    assert bench(*grid[0], "--json").json == comparison["results"]
+def test_json_is_the_content_of_comparison_json_and_nothing_else(grid, bench, comparison):
+    assert bench(*grid[0], "--json").json == comparison
 
 
 def test_a_single_run_and_a_cell_of_a_grid_are_the_same_run(grid, bench, comparison):

@@ -125,7 +125,7 @@ def test_an_ablation_changes_the_fields_it_names():
         ({".width": "9"}, "model.FIELD"),
         ({"model.width": "wide"}, "a whole number"),
         ({"task.length": "2"}, "at least 4|from 4"),
-        ({"steps": "0"}, "at least 1"),
+        ({"steps": "-1"}, "at least 0"),
         ({"steps": "2"}, "set warmup_steps too"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -137,29 +138,111 @@ def test_a_run_killed_from_outside_goes_on(bench):
     assert weights(bench, "outside") == weights(bench, "alone")
 
 
-def test_a_damaged_checkpoint_is_a_failed_result_and_can_be_removed(bench):
-    command = ("run", *TOY, "--output", "damaged")
-    bench(*command, TOY_SIGNAL="SIGKILL@train:6")
-    [checkpoint] = (bench.folder / "damaged" / "checkpoints").iterdir()
-    (checkpoint / "model.safetensors").write_bytes(b"nothing")
-    failed = bench(*command)
-    assert failed.code == 1
-    assert "corrupt-checkpoint" in failed.out
-    assert "Traceback" not in failed.out + failed.err
-    for path in checkpoint.iterdir():
-        path.unlink()
-    checkpoint.rmdir()
-    assert bench(*command).out == failed.out
-    assert bench(*command, "--retry-failed").code == 0
+def damage(path):
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
-def test_a_full_disk_is_told_and_loses_no_checkpoint(bench):
-    command = ("run", *TOY, "--set", "model.width=64", "--output", "full")
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_with_the_same_bits(bench, outcomes, damaged):
+    """It goes on from the checkpoint before it, or begins again when there is none."""
+    name = f"damaged-{damaged}"
+    command = ("run", *TOY, "--set", "optimizer=muon", "--output", name)
+    bench(*command, TOY_SIGNAL="SIGKILL@train:10")
+    checkpoints = bench.folder / name / "checkpoints"
+    for step in (8, 4)[:damaged]:
+        damage(checkpoints / f"step-{step:08d}" / "model.safetensors")
+    again = bench(*command)
+    assert again.code == 0, again.err
+    assert "step-00000008/model.safetensors is damaged (it differs from its checksum)" in again.err
+    assert ("continues from step 4" in again.err) == (damaged == 1)
+    assert (checkpoints / "step-00000008.corrupt-1").is_dir()
+    [never] = outcomes["never", "muon"]
+    assert without_clocks(bench.result(name)) == without_clocks(never.json)
+    assert weights(bench, name) == weights(bench, "never-muon")
+    assert [row["step"] for row in bench.log(name)] == [row["step"] for row in bench.log("never-muon")]
+
+
+@pytest.mark.parametrize("name", ["result.json", "items.jsonl", "model/model.safetensors"])
+def test_a_damaged_file_of_a_finished_run_is_made_again_from_the_last_checkpoint(bench, name):
+    command = ("run", *TOY, "--seed", "5", "--output", "finished")
+    first = bench(*command)
+    path = bench.folder / "finished" / name
+    whole = path.read_bytes()
+    damage(path)
+    again = bench(*command)
+    assert (again.code, again.out) == (0, first.out)
+    assert f"{name} is damaged (it differs from its checksum)" in again.err
+    assert "continues from step 12" in again.err
+    assert path.read_bytes() == whole or name == "result.json"
+    assert bench(*command).err == ""
+
+
+def test_an_ablation_at_evaluation_tests_no_damaged_weights(bench):
+    whole, ablated = ("run", *TOY, "--runs", "store"), ("run", *TOY, "--runs", "store", "--ablate", "deaf@eval")
+    bench(*whole)
+    [path] = bench.folder.glob("store/*/*/model/model.safetensors")
+    sound = path.read_bytes()
+    damage(path)
+    finished = bench(*ablated)
+    assert finished.code == 0, finished.err
+    assert "model.safetensors is damaged" in finished.err
+    assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("inner", ["", "model"])
+def test_a_run_does_not_start_from_damaged_weights_of_another(bench, inner):
+    bench("run", *TOY, "--output", f"source{inner}")
+    damage(bench.folder / f"source{inner}" / "model" / "model.safetensors")
+    refused = bench("run", *TOY, "--init", str(bench.folder / f"source{inner}" / inner), "--output", "started")
+    assert refused.code == 2
+    assert "model.safetensors cannot be read: it differs from its checksum" in refused.err
+    assert not (bench.folder / "started").exists()
+
+
+@pytest.fixture
+def small_disk(bench):
+    """A file system of its own with hardly any room."""
+    place = bench.folder / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_told_and_loses_no_checkpoint(bench, small_disk):
+    """A real one: the first checkpoint finds room and the second does not."""
+    command = ("run", *TOY, "--set", "model.width=64", "--output", "small/run")
+    full = bench(*command)
+    assert full.code == 1
+    assert "disk-full" in full.out
+    assert "No space left on device" in full.out
+    assert "Traceback" not in full.out + full.err
+    assert [path.name for path in (small_disk / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    assert bench(*command).out == full.out
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    again = bench(*command, "--retry-failed")
+    assert again.code == 0, again.err
+    assert "continues from step 4" in again.err
+    bench(*command[:-1], "roomy")
+    assert weights(bench, "small/run") == weights(bench, "roomy")
+    assert without_clocks(bench.result("small/run")) == without_clocks(bench.result("roomy"))
+
+
+def test_a_checkpoint_that_is_larger_than_allowed_is_told_and_costs_no_other(bench):
+    """Where no file system can be mounted: a limit to the size of files, as a quota sets it."""
+    command = ("run", *TOY, "--set", "model.width=64", "--output", "limited")
     bench(*command, TOY_SIGNAL="SIGKILL@train:6")
     full = bench(*command, TOY_LARGEST_FILE="20000")
     assert full.code == 1
-    assert "Traceback" not in full.err
-    assert [path.name for path in (bench.folder / "full" / "checkpoints").glob("step-*")] == ["step-00000004"]
+    assert "disk-full" in full.out
+    assert "Traceback" not in full.out + full.err
+    assert [path.name for path in (bench.folder / "limited" / "checkpoints").iterdir()] == ["step-00000004"]
     again = bench(*command, "--retry-failed")
     assert again.code == 0
     assert "continues from step 4" in again.err

@@ -1,5 +1,6 @@
 """`bench runs`: what a store holds, and taking things out of it."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 from command_line import TOY, Bench
 
 RUN = ("run", *TOY, "--runs", "store")
+
+# Larger than any process id of Linux (2^22) or macOS (99998).
+NO_PROCESS = 2**22 + 1
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +32,13 @@ def listed(bench: Bench, *arguments: str) -> list[dict]:
 def test_every_run_is_listed_with_state_and_progress(bench: Bench, store: Path) -> None:
     rows = {(row["model"], row["seed"]): row for row in listed(bench)}
     whole = rows["toy_model:Neighbour", 0]
-    assert (whole["state"], whole["step"], whole["steps"]) == ("complete", 12, 12)
+    assert (whole["state"], whole["step"], whole["progress"], whole["budget"]) == ("complete", 12, 1, "12 steps")
     assert whole["detail"].startswith("accuracy 0.")
     assert rows["toy_model:Neighbour (no-dropout)", 3]["state"] == "complete"
     failed = rows["toy_model:RaisesInForward", 0]
     assert (failed["state"], failed["detail"]) == ("failed", "error")
     shown = bench("runs", "--runs", "store").out
-    assert "3 runs" in shown and whole["hash"] in shown
+    assert "3 runs" in shown and whole["hash"] in shown and "100% of 12 steps" in shown
 
 
 def test_runs_are_found_by_model_task_state_and_hash(bench: Bench, store: Path) -> None:
@@ -55,7 +59,7 @@ def test_a_run_at_work_and_one_that_was_killed_are_told_apart_and_the_former_is_
             break
         time.sleep(0.1)
     [row] = bench(*busy).json
-    assert row["state"] == "running" and 0 < row["step"] < row["steps"] == 100000
+    assert row["state"] == "running" and 0 < row["step"] < 100000 and 0 < row["progress"] < 1
     refused = bench(*busy, "--remove", "--yes")
     assert refused.code == 2 and "is running; stop it first" in refused.err
     process.send_signal(signal.SIGKILL)
@@ -87,6 +91,54 @@ def test_a_damaged_run_is_listed_and_hides_no_other(bench: Bench) -> None:
     assert [row["state"] for row in rows] == ["damaged", "complete"]
     assert "broken/run.json cannot be read" in rows[0]["detail"]
     assert rows[1] == good
+
+
+def test_a_result_that_was_changed_is_listed_as_damaged(bench: Bench) -> None:
+    bench("run", *TOY, "--runs", "changed")
+    [path] = bench.folder.glob("changed/*/*/result.json")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    [row] = bench("runs", "--runs", "changed", "--json").json
+    assert (row["state"], row["model"]) == ("damaged", "toy_model:Neighbour")
+    assert "result.json cannot be read: it differs from its checksum" in row["detail"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"project": "thesis"}', '{"hash": 5, "identity": {"model": []}}'])
+def test_what_another_program_or_version_wrote_is_listed_and_never_removed(bench: Bench, content: str) -> None:
+    folder = bench.folder / "mixed" / "task" / "foreign"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(content)
+    [row] = bench("runs", "--runs", "mixed", "--json").json
+    assert row["state"] == "foreign"
+    refused = bench("runs", "--runs", "mixed", "--remove", "--yes")
+    assert refused.code == 2
+    assert "was not written by this version of bench; remove it by hand" in refused.err
+    assert (folder / "run.json").read_text() == content
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_and_blocks_no_run(bench: Bench) -> None:
+    """A run goes out of sight at once and is taken apart afterwards."""
+    bench("run", *TOY, "--runs", "halved")
+    [folder] = bench.folder.glob("halved/*/*")
+    half = folder.with_name(f".{folder.name}.removed.{NO_PROCESS}.tmp")
+    folder.rename(half)
+    assert bench("runs", "--runs", "halved", "--json").json == []
+    assert bench("run", *TOY, "--runs", "halved").code == 0
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.slow
+def test_two_comparisons_at_once_make_each_run_once(bench: Bench) -> None:
+    """The second one waits for what the first one is at work on and takes its results."""
+    models = "toy_model:Neighbour,toy_model:ShortSighted"
+    command = ("compare", "--models", models, "--task", TOY[3], "--set", "steps=30", "--seeds", "1", "--runs", "shared")
+    both = [bench.start(*command, "--output", name, TOY_PAUSE="2") for name in ("one", "other")]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    one, other = (json.loads((bench.folder / name / "comparison.json").read_text()) for name in ("one", "other"))
+    # Equal with their clocks: these are the same results, not such as were made twice.
+    assert one["results"] == other["results"]
+    assert all(result["status"] == "complete" for result in one["results"])
+    assert "another bench process is at work on it" in "".join(said)
 
 
 def test_a_store_that_is_not_there_is_refused(bench: Bench) -> None:

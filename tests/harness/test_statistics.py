@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from seqbench.statistics import compare_all, compare_items, compare_seeds, detectable_difference, holm, summarise
+from seqbench.statistics.items import compare_items
+from seqbench.statistics.multiple import holm
+from seqbench.statistics.paired import compare_seeds, detectable_difference
+from seqbench.statistics.summary import summarise
+from seqbench.statistics.verdict import compare_all
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -187,6 +191,17 @@ def test_items_are_weighed_and_resampled_the_same_way_every_time() -> None:
         np.average(first, weights=weights) - np.average(second, weights=weights)
     )
     assert comparison.interval[0] < comparison.difference < comparison.interval[1]
+
+
+@pytest.mark.parametrize("items", [4, 10])
+def test_the_p_value_over_items_is_that_of_all_sign_flips(items: int) -> None:
+    """As scipy counts them for so few items; within four standard errors of 9,999 random flips."""
+    rng = np.random.default_rng(5)
+    for shift in (0.0, 0.3, 1.0):
+        first, second = rng.normal(shift, 1, items), np.zeros(items)
+        exact = stats.permutation_test((first,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
+        found = compare_items(first, second, np.ones(items)).p_value
+        assert found == pytest.approx(exact, abs=4 * math.sqrt(0.25 / 9_999))
 
 
 def test_items_of_equal_models_are_told_apart_no_more_than_once_in_twenty() -> None:

@@ -32,7 +32,7 @@ QUIET = NeighbourSettings(dropout=0.0)
 
 
 class Silent:
-    def advance(self, step, loss, tokens_per_second):
+    def advance(self, step, share, loss, tokens_per_second):
         pass
 
     def note(self, message):
@@ -174,6 +174,39 @@ def test_every_step_is_in_exactly_one_line_whatever_the_intervals(train, tmp_pat
     assert [row["step"] for row in log] == [3, 4, 5, 6, 8, 9, 10, 12]
 
 
+def test_each_line_has_the_loss_and_gradient_norm_of_each_of_its_steps(train):
+    _, _, singly = train(steps=12)
+    _, _, log = train(steps=12, log_interval=5, evaluation_interval=4, checkpoint_interval=3)
+    for one, each in (("loss", "losses"), ("gradient_norm", "gradient_norms")):
+        assert [value for row in log for value in row[each]] == [row[one] for row in singly]
+        assert [row[one] for row in log] == pytest.approx([sum(row[each]) / len(row[each]) for row in log])
+    assert [len(row["losses"]) for row in log] == [3, 1, 1, 1, 2, 1, 1, 2]
+
+
+def test_gradient_norms_by_module_add_up_to_that_of_the_step(train):
+    _, _, log = train(log_interval=4, gradient_clip_norm=1e-3)
+    assert [list(row["module_gradient_norms"]) for row in log] == [["embedding", "inner", "norm"]] * 2
+    for row in log:
+        squares = [norm**2 for norm in row["module_gradient_norms"].values()]
+        assert sum(squares) == pytest.approx(row["gradient_norms"][-1] ** 2, rel=1e-5)
+        assert min(squares) > 0
+
+
+def test_a_module_norm_is_that_of_the_whole_batch_before_clipping(train):
+    batch, model = Recall(RecallSettings()).training_batch(0, 0, 6), built()
+    logits = model(batch.input_ids).logits
+    F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED_LABEL).backward()
+    expected = torch.cat([each.grad.flatten() for each in model.inner.parameters()]).norm().item()
+    _, _, [row] = train(steps=1, warmup_steps=0, micro_batch_size=2, gradient_clip_norm=1e-3)
+    assert row["module_gradient_norms"]["inner"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradient_norms_by_module_come_at_the_log_interval_and_at_the_last_step(train):
+    _, _, log = train(steps=8, log_interval=3, evaluation_interval=4)
+    assert [row["step"] for row in log] == [3, 4, 6, 8]
+    assert [row["step"] for row in log if "module_gradient_norms" in row] == [3, 6, 8]
+
+
 def test_evaluations_come_at_their_interval_and_not_at_the_end(train):
     seen = []
     train(steps=9, evaluation_interval=3, evaluate=seen.append)
@@ -189,20 +222,25 @@ def test_bf16_trains_in_fp32_weights(train):
     )
 
 
-@pytest.mark.parametrize("log_interval", [1, 4])
-def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_line(train, log_interval):
-    model = built()
-    with torch.no_grad():
-        model.inner.bias[0] = math.nan
-    with pytest.raises(RunFailure, match=f"no longer finite \\(steps 1 to {log_interval}\\)") as failure:
+@pytest.mark.parametrize(("log_interval", "last"), [(1, 3), (4, 4), (5, 5)])
+def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_line_which_names_the_step(train, log_interval, last):
+    model, calls = built(), []
+
+    def spoil(module, inputs, output):
+        calls.append(output)
+        return output * math.nan if len(calls) == 3 else output
+
+    model.inner.register_forward_hook(spoil)
+    with pytest.raises(RunFailure, match="loss is no longer finite at step 3;") as failure:
         train(model=model, log_interval=log_interval)
     assert failure.value.reason == "divergence"
+    assert len(calls) == last
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_too(train):
     model = built()
     model.inner.weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(RunFailure, match="gradient norm is no longer finite"):
+    with pytest.raises(RunFailure, match="gradient norm is no longer finite at step 1;"):
         train(model=model)
 
 

@@ -24,7 +24,9 @@ def changed(finished: Path, tmp_path: Path) -> Path:
 
 
 def edit(path: Path, **changes: object) -> None:
+    """Change a stored file by hand, as if it had been written so."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (path.parent / "SHA256SUMS").unlink(missing_ok=True)
 
 
 def failing(bench: Bench, folder: Path) -> list[str]:
@@ -40,8 +42,8 @@ def test_every_figure_of_a_finished_run_holds_to_the_bit(bench: Bench, finished:
     assert machine["detail"].startswith("as then")
     assert all(figure["detail"].startswith("equal") for figure in figures)
     measured = len(bench.result("finished")["measurements"])
-    assert len(figures) == measured + 2
-    assert f"{measured + 3} of {measured + 3} hold" in bench("verify", str(finished)).out
+    assert len(figures) == measured + 3
+    assert f"{measured + 4} of {measured + 4} hold" in bench("verify", str(finished)).out
 
 
 def test_a_figure_that_was_changed_by_hand_does_not_hold(bench: Bench, changed: Path) -> None:
@@ -49,6 +51,13 @@ def test_a_figure_that_was_changed_by_hand_does_not_hold(bench: Bench, changed: 
     result["measurements"][0]["value"] += 0.5
     edit(changed / "result.json", measurements=result["measurements"])
     assert failing(bench, changed) == ["accuracy, lookback 1, reach None"]
+
+
+def test_a_file_that_differs_from_its_checksum_is_named(bench: Bench, changed: Path) -> None:
+    with (changed / "items.jsonl").open("a") as items:
+        items.write("{}\n")
+    assert failing(bench, changed) == ["files"]
+    assert "items.jsonl" in bench("verify", str(changed)).out
 
 
 def test_on_another_machine_a_figure_may_differ_by_rounding_only(bench: Bench, changed: Path) -> None:

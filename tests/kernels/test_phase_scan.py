@@ -137,6 +137,19 @@ def test_one_row_does_not_influence_another_by_a_single_bit(length: int) -> None
     assert all(torch.equal(own, other) for own, other in pairs)
 
 
+@pytest.mark.parametrize("length", [12, 130])
+def test_repeats_are_identical_to_the_bit_gradients_included(length: int) -> None:
+    increments, chosen, initial, weights = case(2, length, 3, 4)
+    first, again = (
+        [
+            *phase_scan(increments, chosen, 4, initial),
+            *gradients(lambda d, s: phase_scan(d, chosen, 4, s, True), weights, [increments, initial]),
+        ]
+        for _ in range(2)
+    )
+    assert all(torch.equal(own, other) for own, other in zip(first, again, strict=True))
+
+
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 150), max_size=8), st.integers(0, 1000))
 def test_sums_do_not_depend_on_where_a_sequence_is_cut(sizes: list[int], seed: int) -> None:

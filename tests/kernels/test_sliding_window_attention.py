@@ -1,16 +1,24 @@
-"""Window attention in blocks equals a loop over tokens: values and gradients, with any prefix, window and length."""
+"""Every implementation equals a loop over tokens: values and gradients, with any prefix, window and length."""
 
+import sys
+from functools import partial
+
+import flash_attention_stand_in
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_support import largest_difference, normal
+from model_support import largest_difference, normal, relative_difference
 from torch import Tensor
 
 from seqbench_kernels.sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
 
+HALF = [torch.float16, torch.bfloat16]
 
-def by_tokens(query: Tensor, key: Tensor, value: Tensor, window: int, prefix_valid: Tensor | None = None) -> Tensor:
+
+def by_tokens(
+    query: Tensor, key: Tensor, value: Tensor, window: int | None, prefix_valid: Tensor | None = None
+) -> Tensor:
     """Softmax over the keys of the last `window` places that hold a token, one query at a time."""
     batch, heads, length, size = query.shape
     prefix, shared = key.shape[2] - length, heads // key.shape[1]
@@ -22,7 +30,7 @@ def by_tokens(query: Tensor, key: Tensor, value: Tensor, window: int, prefix_val
                 last = prefix + step
                 seen = [
                     place
-                    for place in range(max(0, last - window + 1), last + 1)
+                    for place in range(0 if window is None else max(0, last - window + 1), last + 1)
                     if place >= prefix or prefix_valid is None or prefix_valid[row, place]
                 ]
                 weights = (keys[seen] @ query[row, head, step] * size**-0.5).softmax(dim=0)
@@ -44,26 +52,30 @@ def validity(batch: int, prefix: int, seed: int = 0) -> Tensor:
 def with_gradients(attend, tensors: list[Tensor], *arguments) -> list[Tensor]:
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     output = attend(*leaves, *arguments)
-    weights = normal(*output.shape, seed=9, dtype=torch.float64)
+    weights = normal(*output.shape, seed=9, dtype=torch.float64).to(output.device)
     return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
 
 
-def check(tensors: list[Tensor], window: int, prefix_valid: Tensor | None = None) -> None:
+def check(tensors: list[Tensor], window: int | None, prefix_valid: Tensor | None = None) -> None:
     own = with_gradients(sliding_window_attention, tensors, window, prefix_valid)
     expected = with_gradients(sliding_window_attention_reference, tensors, window, prefix_valid)
     for actual, reference in zip(own, expected, strict=True):
         assert largest_difference(actual, reference) < 1e-10
 
 
-@pytest.mark.parametrize("attend", [sliding_window_attention, sliding_window_attention_reference])
-@pytest.mark.parametrize(("length", "prefix", "window"), [(7, 0, 3), (70, 0, 5), (66, 4, 8), (1, 6, 4), (70, 9, 4)])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("length", "prefix", "window"),
+    [(7, 0, 3), (70, 0, 5), (66, 4, 8), (1, 6, 4), (70, 9, 4), (7, 0, None), (30, 9, None), (1, 6, None), (1, 0, None)],
+)
 def test_each_query_sees_the_last_window_of_real_tokens_and_nothing_else(
-    attend, length: int, prefix: int, window: int
+    implementation: str, length: int, prefix: int, window: int | None
 ) -> None:
+    """Or without a window all of them."""
     for key_heads in (1, 2):
         tensors = inputs(length, prefix, key_heads=key_heads, batch=1)
         for prefix_valid in (None, validity(1, prefix)):
-            output = attend(*tensors, window, prefix_valid)
+            output = sliding_window_attention(*tensors, window, prefix_valid, implementation=implementation)
             assert largest_difference(output, by_tokens(*tensors, window, prefix_valid)) < 1e-10
 
 
@@ -71,13 +83,13 @@ def test_each_query_sees_the_last_window_of_real_tokens_and_nothing_else(
 @given(
     length=st.integers(1, 150),
     prefix=st.integers(0, 60),
-    window=st.integers(1, 40),
+    window=st.one_of(st.none(), st.integers(1, 40)),
     key_heads=st.sampled_from([1, 2, 4]),
     some_invalid=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_blocks_equal_the_full_mask_in_values_and_gradients(
-    length: int, prefix: int, window: int, key_heads: int, some_invalid: bool, seed: int
+    length: int, prefix: int, window: int | None, key_heads: int, some_invalid: bool, seed: int
 ) -> None:
     tensors = inputs(length, prefix, 4, key_heads, seed=seed)
     check(tensors, window, validity(2, prefix, seed) if some_invalid else None)
@@ -133,15 +145,99 @@ def test_a_window_that_covers_the_sequence_is_full_causal_attention(length: int)
         assert largest_difference(sliding_window_attention(*tensors, window), full) < 1e-10
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("window", [16, None])
 @pytest.mark.parametrize("length", [40, 400])
-def test_dropout_drops_weights_and_keeps_their_expectation(length: int) -> None:
+def test_dropout_drops_weights_and_keeps_their_expectation(length: int, window: int | None, implementation) -> None:
     query, key, _ = inputs(length, heads=8, key_heads=8)
     ones = torch.ones_like(key)
-    dropped = sliding_window_attention(query, key, ones, 16, dropout=0.5)
+    attend = partial(sliding_window_attention, query, key, ones, window, implementation=implementation)
+    dropped = attend(dropout=0.5)
     assert dropped.std() > 0.1
     assert abs(dropped.mean().item() - 1) < 0.05
-    whole = sliding_window_attention(query, key, ones, 16, dropout=0.0)
-    assert largest_difference(whole, torch.ones_like(query)) < 1e-10
+    assert largest_difference(attend(dropout=0.0), torch.ones_like(query)) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_softmax_written_out_is_taken_in_fp32_for_half_precision(dtype: torch.dtype) -> None:
+    """Over 4,096 equal scores the weights are 2^-12 each, and the mean of the values comes out."""
+    query = torch.zeros(1, 1, 1, 4, dtype=dtype)
+    key, value = torch.zeros(1, 1, 4096, 4, dtype=dtype), normal(1, 1, 4096, 4).to(dtype)
+    output = sliding_window_attention(query, key, value, None, implementation="eager")
+    assert output.dtype == dtype
+    assert largest_difference(output[0, 0, 0], value.double().mean(dim=(0, 1, 2))) < 2e-3
+
+
+FLASH_CASES = [(7, 0, 3), (70, 0, 5), (66, 4, 8), (1, 6, 4), (33, 9, 4), (7, 0, None), (30, 9, None), (1, 6, None)]
+
+
+def flash_and_definition(
+    length: int, prefix: int, window: int | None, key_heads: int, dtype: torch.dtype, device: str
+) -> None:
+    """Values and gradients of "flash_attention_2" beside those of the definition, in fp64 on the same numbers."""
+    places = torch.arange(prefix)
+    # The last places of the prefix hold tokens: all of the first row's, some of the second's, none of the third's.
+    kept = torch.tensor([prefix, prefix // 2, 0]).unsqueeze(1)
+    for prefix_valid in (None, (places >= prefix - kept)):
+        halves = [tensor.to(dtype) for tensor in inputs(length, prefix, 4, key_heads, batch=3)]
+        exact = [tensor.double() for tensor in halves]
+        valid = None if prefix_valid is None else prefix_valid.to(device)
+        flash = partial(sliding_window_attention, implementation="flash_attention_2")
+        own = with_gradients(flash, [tensor.to(device) for tensor in halves], window, valid)
+        expected = with_gradients(sliding_window_attention_reference, exact, window, prefix_valid)
+        for actual, reference in zip(own, expected, strict=True):
+            assert actual.dtype == dtype
+            assert relative_difference(actual.cpu(), reference) < 0.02
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize(("length", "prefix", "window"), FLASH_CASES)
+def test_flash_attn_is_asked_for_what_the_definition_says(
+    length: int, prefix: int, window: int | None, key_heads: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in with the semantics that flash-attn documents; the package itself needs a CUDA device."""
+    calls = flash_attention_stand_in.install(monkeypatch)
+    flash_and_definition(length, prefix, window, key_heads, dtype, "cpu")
+    assert calls == ["flash_attn_func", "flash_attn_varlen_func" if prefix else "flash_attn_func"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize(("length", "prefix", "window"), [*FLASH_CASES, (1000, 127, 128), (700, 50, None)])
+def test_flash_attn_agrees_with_the_definition(
+    length: int, prefix: int, window: int | None, key_heads: int, dtype: torch.dtype
+) -> None:
+    pytest.importorskip("flash_attn")
+    flash_and_definition(length, prefix, window, key_heads, dtype, "cuda")
+
+
+def test_flash_attn_gets_the_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    flash_attention_stand_in.install(monkeypatch)
+    query, key, _ = (tensor.bfloat16() for tensor in inputs(200, heads=4, key_heads=4))
+    dropped = sliding_window_attention(
+        query, key, torch.ones_like(key), 16, dropout=0.5, implementation="flash_attention_2"
+    )
+    assert dropped.std() > 0.1 and abs(dropped.mean().item() - 1) < 0.1
+
+
+def test_what_flash_attn_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    flash = partial(sliding_window_attention, implementation="flash_attention_2")
+    with pytest.raises(ValueError, match="computes in float16 or bfloat16, not in float64"):
+        flash(*inputs(5), 4)
+    halves = [tensor.half() for tensor in inputs(5, 3)]
+    with monkeypatch.context() as patch, pytest.raises(ImportError, match="flash_attn"):
+        patch.setitem(sys.modules, "flash_attn", None)
+        flash(*halves, 4)
+    flash_attention_stand_in.install(monkeypatch)
+    with pytest.raises(ValueError, match="needs the empty places of a prefix before its tokens"):
+        flash(*halves, 4, torch.tensor([[True, False, True]] * 2))
+
+
+def test_an_unknown_implementation_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'flex_attention' is not supported; choose sdpa, eager, flash_attention_2"):
+        sliding_window_attention(*inputs(5), 4, implementation="flex_attention")
 
 
 def test_inputs_are_left_unchanged_and_need_not_be_contiguous() -> None:

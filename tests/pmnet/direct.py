@@ -19,8 +19,9 @@ class Direct:
 
     Attributes:
         logits: (T, V).
-        next_groups: per write layer the group that each token goes to next, T numbers.
-        tables: per write layer the phases of every group after the last token, (groups, N, M).
+        next_groups: per write layer the group that each token goes to next, T numbers; none in a flat memory.
+        tables: per write layer the phases of every group after the last token, (groups, N, M) radians; with relaxed
+            dynamics the complex state z.
         smallest_gap: (T,), the least difference between the two best slots, over the write layers.
     """
 
@@ -36,6 +37,7 @@ def direct(parameters: Mapping[str, Tensor], config: PMNetConfig, tokens: list[i
     hidden = weights["embed_tokens.weight"][tokens]
     memory = hidden.new_zeros(len(tokens), config.num_memory, config.memory_size)
     groups = [0] * len(tokens)
+    gate: Tensor | float = 1.0
     result = Direct(hidden, [], [], torch.full((len(tokens),), math.inf))
     next_groups = groups
     for index in range(config.num_hidden_layers):
@@ -45,14 +47,22 @@ def direct(parameters: Mapping[str, Tensor], config: PMNetConfig, tokens: list[i
             if name.startswith(f"layers.{index}.")
         }
         hidden = hidden + _attention(layer, config, _norm(hidden, layer["input_layernorm.weight"], config))
-        anchors = weights[f"memory_embeddings.{index // config.memory_write_period}"]
+        level, levels = index // config.memory_write_period, -(-config.num_hidden_layers // config.memory_write_period)
+        anchors = weights[f"memory_embeddings.{level}"]
+        if level in {"none": [], "root": [0], "leaf": [levels - 1], "all": range(levels)}[config.zeroed_anchors]:
+            anchors = anchors * 0
         if index % config.memory_write_period == 0:
-            groups = next_groups
-            memory, next_groups, table, gap = _write(layer, config, hidden, memory, anchors, groups, training)
-            result.next_groups.append(next_groups)
+            groups = next_groups if config.memory_tree == "routed" else groups
+            written, next_groups, table, gap = _write(layer, config, hidden, memory, anchors, groups, training)
+            if config.memory_dynamics == "relaxed":
+                gate = written.abs() / (1 + written.abs())
+                written = torch.atan2(written.imag, written.real)
+            memory = memory + written
+            if config.memory_tree == "routed":
+                result.next_groups.append(next_groups)
             result.tables.append(table)
             result.smallest_gap = torch.minimum(result.smallest_gap, gap)
-        hidden = hidden + _read(layer, config, hidden, memory + anchors[groups])
+        hidden = hidden + _read(layer, config, hidden, memory + anchors[groups], gate)
         hidden = hidden + _mlp(layer, _norm(hidden, layer["post_attention_layernorm.weight"], config))
     head = weights["embed_tokens.weight"] if config.tie_word_embeddings else parameters["lm_head.weight"]
     result.logits = _norm(hidden, weights["norm.weight"], config) @ head.T
@@ -75,15 +85,13 @@ def _linear(layer: Mapping[str, Tensor], name: str, values: Tensor) -> Tensor:
     return values @ layer[f"{name}.weight"].T + layer[f"{name}.bias"]
 
 
-def _rotate(head: Tensor, position: int, theta: float) -> Tensor:
-    """Dimension j and j + d_h/2 are the two parts of a complex number turned by position * theta^(-2j/d_h)."""
-    half = len(head) // 2
-    turned = torch.empty_like(head)
-    for j in range(half):
-        angle = position * theta ** (-2 * j / len(head))
-        turned[j] = head[j] * math.cos(angle) - head[j + half] * math.sin(angle)
-        turned[j + half] = head[j] * math.sin(angle) + head[j + half] * math.cos(angle)
-    return turned
+def _rotate(heads: Tensor, theta: float) -> Tensor:
+    """Heads (T, heads, d_h): dimensions j and j + d_h/2 are a complex number, turned by t theta^(-2j/d_h)."""
+    half = heads.shape[-1] // 2
+    frequencies = torch.tensor([theta ** (-j / half) for j in range(half)], dtype=heads.dtype)
+    turns = torch.polar(torch.ones((), dtype=heads.dtype), torch.arange(len(heads)).outer(frequencies))
+    turned = torch.complex(heads[..., :half], heads[..., half:]) * turns[:, None]
+    return torch.cat((turned.real, turned.imag), dim=-1)
 
 
 def _attention(layer: Mapping[str, Tensor], config: PMNetConfig, inputs: Tensor) -> Tensor:
@@ -91,20 +99,16 @@ def _attention(layer: Mapping[str, Tensor], config: PMNetConfig, inputs: Tensor)
     queries, keys, values = (
         (inputs @ layer[f"self_attn.{name}_proj.weight"].T).unflatten(-1, (-1, size)) for name in "qkv"
     )
-    queries = _norm(queries, layer["self_attn.q_norm.weight"], config)
-    keys = _norm(keys, layer["self_attn.k_norm.weight"], config)
-    places = range(len(inputs))
-    queries = [[_rotate(head, t, config.rope_theta) for head in queries[t]] for t in places]
-    keys = [[_rotate(head, t, config.rope_theta) for head in keys[t]] for t in places]
-    outputs = []
-    for t in places:
-        seen = range(max(0, t - config.sliding_window + 1), t + 1)
-        heads = []
-        for j in range(config.num_attention_heads):
-            scores = torch.stack([queries[t][j] @ keys[u][j // shared] for u in seen]) * size**-0.5
-            heads.append(sum(p * values[u, j // shared] for p, u in zip(scores.softmax(dim=0), seen, strict=True)))
-        outputs.append(torch.cat(heads))
-    return torch.stack(outputs) @ layer["self_attn.o_proj.weight"].T
+    queries = _rotate(_norm(queries, layer["self_attn.q_norm.weight"], config), config.rope_theta)
+    keys = _rotate(_norm(keys, layer["self_attn.k_norm.weight"], config), config.rope_theta)
+    places = torch.arange(len(inputs))
+    distance = places[:, None] - places
+    unseen = (distance < 0) | (distance >= config.sliding_window)
+    heads = []
+    for j in range(config.num_attention_heads):
+        scores = queries[:, j] @ keys[:, j // shared].T * size**-0.5
+        heads.append(scores.masked_fill(unseen, -math.inf).softmax(dim=1) @ values[:, j // shared])
+    return torch.cat(heads, dim=1) @ layer["self_attn.o_proj.weight"].T
 
 
 def _write(
@@ -122,8 +126,11 @@ def _write(
     keys = _phi(_linear(layer, f"{name}.proj_k", _geo(memory + anchors[groups])))
     scores = torch.cos(queries[:, None] - keys).sum(dim=-1) / math.sqrt(config.memory_size)
     slots = scores.softmax(dim=1)
-    steps = _phi(_linear(layer, f"{name}.proj_out", _linear(layer, f"{name}.proj_v", inputs)))
-    table = [torch.zeros_like(memory[0]) for _ in anchors]
+    values = _linear(layer, f"{name}.proj_v", inputs)
+    steps = _phi(_linear(layer, f"{name}.proj_out", values))
+    if config.memory_dynamics == "relaxed":
+        steps = torch.polar(torch.log1p(_linear(layer, f"{name}.proj_rho", values).exp()), steps)
+    table = [torch.zeros_like(steps[0]).expand(config.num_memory, -1) for _ in anchors]
     written, chosen = [], []
     for t, group in enumerate(groups):
         increment = slots[t][:, None] * steps[t]
@@ -133,17 +140,22 @@ def _write(
         if config.memory_cumsum:
             table[group] = table[group] + increment
             increment = table[group]
-        written.append(memory[t] + increment)
+        written.append(increment)
         chosen.append(group * config.num_memory + int(slots[t].argmax()))
     best = slots.detach().topk(2, dim=1).values
-    return torch.stack(written), chosen, torch.stack(table) % (2 * math.pi), best[:, 0] - best[:, 1]
+    final = torch.stack(table)
+    final = final if final.is_complex() else final % (2 * math.pi)
+    return torch.stack(written), chosen, final, best[:, 0] - best[:, 1]
 
 
-def _read(layer: Mapping[str, Tensor], config: PMNetConfig, hidden: Tensor, slots: Tensor) -> Tensor:
+def _read(
+    layer: Mapping[str, Tensor], config: PMNetConfig, hidden: Tensor, phases: Tensor, gate: Tensor | float
+) -> Tensor:
     name, heads, angles = "memory_read_module", config.num_memory_read_heads, config.memory_size
     inputs = _norm(hidden, layer[f"{name}.norm.weight"], config)
     queries = _phi(_linear(layer, f"{name}.proj_q", inputs)).unflatten(-1, (heads, angles))
-    projected = _linear(layer, f"{name}.proj_kv", _geo(slots)).unflatten(-1, (2, heads, angles))
+    slots = torch.cat((gate * torch.sin(phases), gate * torch.cos(phases)), dim=-1)
+    projected = _linear(layer, f"{name}.proj_kv", slots).unflatten(-1, (2, heads, angles))
     keys, values = _phi(projected[:, :, 0]), projected[:, :, 1]
     scores = torch.cos(queries[:, None] - keys).sum(dim=-1) / math.sqrt(angles)
     mixed = (scores.softmax(dim=1)[..., None] * values).sum(dim=1)

@@ -27,8 +27,12 @@ DEEP = {"memory_write_period": 1, "num_hidden_layers": 3, "num_memory": 2}
 
 
 @torch.no_grad()
-def lively_pmnet(seed: int = 0, **changes: Any) -> PMNetForCausalLM:
-    """In evaluation mode, with weights far larger than initial ones: routing and phases differ from token to token."""
+def lively_pmnet(seed: int = 0, gain: float = 1.0, **changes: Any) -> PMNetForCausalLM:
+    """In evaluation mode, with weights far larger than initial ones: routing and phases differ from token to token.
+
+    `gain` is the factor by which a linear map enlarges what goes in. At 1, ten layers and more enlarge fp32's rounding
+    over hundreds of tokens to 1e-3 on logits.
+    """
     torch.manual_seed(seed)
     model = PMNetForCausalLM(PMNetConfig(**{**SMALL, **changes}))
     for name, parameter in model.named_parameters():
@@ -39,5 +43,5 @@ def lively_pmnet(seed: int = 0, **changes: Any) -> PMNetForCausalLM:
         elif "memory_embeddings" in name or "embed_tokens" in name:
             parameter.normal_(std=0.7)
         else:
-            parameter.normal_(std=1.0 / parameter.shape[1] ** 0.5)
+            parameter.normal_(std=gain / parameter.shape[1] ** 0.5)
     return model.eval()

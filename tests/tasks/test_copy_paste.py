@@ -284,6 +284,16 @@ def test_items_and_counts_add_up():
     assert counts["byte_accuracy", 9] == counts["loss", 9] == 360 and counts["exact_match", 9] == 40
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_item_scores_make_the_primary_figure(split):
+    task = CopyPasteTask(SMALL)
+    evaluation = task.evaluate(Fixed(SMALL), split)
+    scores, weights = zip(*map(task.item_score, evaluation.items), strict=True)
+    weighted = sum(score * weight for score, weight in zip(scores, weights, strict=True)) / sum(weights)
+    assert weighted == pytest.approx(overall(evaluation)[task.primary_metric].value, rel=1e-12)
+    assert 0 < weighted < 1 and all(0 <= score <= 1 for score in scores)
+
+
 class Fixed:
     """Logits that depend on each sequence alone: a table lookup of the current and the previous token."""
 

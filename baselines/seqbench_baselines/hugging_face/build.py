@@ -84,12 +84,14 @@ def _load(source: ModelSource, checkpoint: str, config: PreTrainedConfig) -> Pre
             config=config,
             dtype=torch.get_default_dtype(),
             trust_remote_code=False,
+            use_safetensors=True,
             output_loading_info=True,
         )
     except (*_REFUSALS, OSError, SafetensorError) as error:
         raise RequestError(
             f"{source.label}: its weights cannot be loaded: {first_line(error)}\n"
-            "the folder may be incomplete or damaged; copy or download it again"
+            "the folder may be incomplete or damaged; copy or download it again. Only .safetensors files are read (.bin"
+            " files are pickles): save such a model again with transformers"
         ) from error
     model, report = loaded
     missing = sorted(report["missing_keys"])

@@ -12,6 +12,7 @@ from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.errors import RequestError
 from seqbench_baselines.hugging_face.build import build_native, transformers_config
 from seqbench_baselines.hugging_face.call import adapt
+from seqbench_baselines.hugging_face.carried_state import attends_to_everything
 from seqbench_baselines.hugging_face.measure import measured_flops, measured_state_bytes
 from seqbench_baselines.hugging_face.settings import SHAPE_FIELDS, HuggingFaceSettings
 from seqbench_baselines.hugging_face.source import resolve_source
@@ -32,6 +33,8 @@ _GROUPS = {
     "wpe": "positions",
 }
 _NO_STATE = "none"
+# Clauses of `bench check` that need a state to look at.
+_STATE_CLAUSES = ("chunked", "state-bytes", "state-detached", "padding-state")
 
 
 class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
@@ -53,6 +56,7 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
     default_preset: str = "tiny"  # type: ignore[misc]
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis: WidthAxis | None = None  # type: ignore[misc]
+    counts_masked_products = True
 
     def __init__(self, source: str) -> None:
         """Resolve `source`, the text after the colon. Raises RequestError when nothing usable stands behind it."""
@@ -127,6 +131,35 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
             "carried state": self._carried_state,
             "FLOP count": "attention as the full square, as torch's counter sees it",
         }
+
+    def settings_from(self, native: PreTrainedConfig) -> HuggingFaceSettings:
+        """Not used: raises RequestError, since a checkpoint of transformers is a model of its own here."""
+        raise RequestError(
+            f"a checkpoint of transformers ({native.model_type}) is a model by itself: type --model hf:<its folder or"
+            " hub id>, without --init"
+        )
+
+    @functools.cached_property
+    def exemptions(self) -> Mapping[str, str]:  # type: ignore[override]
+        """What follows from starting at a checkpoint, and from how the architecture carries its state; it is tried."""
+        reasons = {"init": "a checkpoint is named itself, as hf:<folder> or hf:<hub id>"}
+        if self._source.checkpoint is not None:
+            fixed = "a checkpoint keeps its shape, its vocabulary and its weights"
+            reasons |= dict.fromkeys(("width", "parameters", "seeded-initialisation"), fixed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: Any = self.build(self.presets[self.default_preset])
+        try:
+            model.try_continuation()
+        except RequestError as error:
+            return reasons | dict.fromkeys(_STATE_CLAUSES, str(error))
+        with torch.no_grad():
+            state = model.eval()(torch.zeros(1, 2, dtype=torch.int64), use_cache=True).past_key_values
+        if not attends_to_everything(state):
+            reasons["padding-state"] = (
+                "transformers cannot keep padding out of the state of this architecture; it is refused"
+            )
+        return reasons
 
     @functools.cached_property
     def _vocabulary_matrices(self) -> frozenset[str]:

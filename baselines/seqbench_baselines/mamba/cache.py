@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from seqbench.nn import CarriedState
+
 
 @dataclass
-class MambaCache:
+class MambaCache(CarriedState):
     """What continues a sequence exactly, whatever the length of the next chunk.
 
     Attributes:
@@ -18,11 +20,6 @@ class MambaCache:
     conv_states: list[Tensor] = field(default_factory=list)
     ssm_states: list[Tensor] = field(default_factory=list)
     seen: Tensor | None = None
-
-    def get_seq_length(self, layer_index: int = 0) -> int:
-        """Largest number of tokens seen by any row (the name `generate` asks for)."""
-        del layer_index
-        return 0 if self.seen is None else int(self.seen.max())
 
     def layer(self, index: int) -> tuple[Tensor, Tensor] | None:
         """Convolution and scan state of a layer, or None before the first chunk."""

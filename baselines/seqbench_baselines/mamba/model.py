@@ -9,7 +9,8 @@ model) from the weights as they are stored; under bf16 autocast A_log, D, the st
 therefore the fp32 master weights, and only the linear projections run in bf16.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +18,35 @@ from torch import Tensor
 from transformers import MambaForCausalLM as TransformersMamba
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.mamba.modeling_mamba import MambaBlock, MambaMixer, MambaRMSNorm
+from transformers.utils import can_return_tuple
 
-from seqbench.nn import RowPacking, pack_rows
+from seqbench.nn import (
+    CarriedStateGeneration,
+    RowPacking,
+    StrictLoading,
+    pack_rows,
+    refuse_options,
+    refuse_state_with_checkpointing,
+)
 from seqbench_baselines.mamba.cache import MambaCache
 from seqbench_baselines.mamba.convolution import causal_convolution
 from seqbench_kernels.selective_scan import selective_scan
 
 
-class MambaForCausalLM(TransformersMamba):
+class MambaForCausalLM(CarriedStateGeneration, StrictLoading, TransformersMamba):  # type: ignore[misc]
     """Mamba with a (tied) language-modelling head.
 
     The class name is that of transformers, so that a saved checkpoint names an architecture which other programs know.
     """
 
-    # transformers checkpoints the blocks' own forward, which is not used here.
-    supports_gradient_checkpointing = False
+    # For the Trainer of transformers: the loss is the mean over the labels of the call, not of several calls.
+    accepts_loss_kwargs = False
 
+    def empty_state(self) -> MambaCache:
+        """The state before the first token."""
+        return MambaCache()
+
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -41,7 +55,7 @@ class MambaForCausalLM(TransformersMamba):
         use_cache: bool = False,
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
-        return_dict: bool = True,
+        **options: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (batch, length, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
 
@@ -52,17 +66,18 @@ class MambaForCausalLM(TransformersMamba):
             use_cache: return a state that continues this chunk.
             labels: (batch, length) equal to input_ids, -100 where there is no loss; shifted inside.
             logits_to_keep: number of positions at the end of the row, or 0 for all.
-            return_dict: must be true; `generate` passes it.
+            options: arguments that other models of transformers have; none is supported.
         """
-        if not return_dict:
-            raise ValueError("return_dict=False is not supported: the output is always a CausalLMOutputWithPast")
+        refuse_options(options)
         length = input_ids.shape[1]
         packing = pack_rows(attention_mask, length)
         if packing is not None:
             input_ids = packing.pack(input_ids)
         cache = past_key_values
         if cache is None and use_cache:
-            cache = MambaCache()
+            cache = self.empty_state()
+        if self.training and cache is not None:
+            refuse_state_with_checkpointing(self.backbone.layers)
         hidden = self._run_blocks(self.backbone.embeddings(input_ids), packing, cache)
         if packing is not None:
             hidden = packing.unpack(hidden)
@@ -80,8 +95,12 @@ class MambaForCausalLM(TransformersMamba):
         for index, block in enumerate(self.backbone.layers):
             carried = None if cache is None else cache.layer(index)
             assert isinstance(block, MambaBlock)
-            mixed, after = mix(block.mixer, _normalise(block.norm, hidden), carried, packing, cache is not None)
-            hidden = hidden + mixed
+            if self.training and block.gradient_checkpointing:
+                # transformers would checkpoint the block's own forward, which is not used here.
+                checkpoint = cast(Callable[..., Any], block._gradient_checkpointing_func)
+                hidden, after = checkpoint(_run_block, block, hidden, None, packing, False)
+            else:
+                hidden, after = _run_block(block, hidden, carried, packing, cache is not None)
             if after is not None:
                 states.append(after)
         if cache is not None:
@@ -90,29 +109,17 @@ class MambaForCausalLM(TransformersMamba):
             cache.store(states, all_tokens if packing is None else packing.lengths)
         return hidden
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """Tells `generate` to make no cache of its own: the first call returns one."""
-        return False
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        past_key_values: MambaCache | None = None,
-        attention_mask: Tensor | None = None,
-        use_cache: bool = True,
-        **_: Any,
-    ) -> dict[str, Any]:
-        """The next call of `generate`: the whole prompt with its mask, then one token at a time."""
-        if past_key_values is not None:
-            input_ids, attention_mask = input_ids[:, -1:], None
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "use_cache": use_cache,
-            "logits_to_keep": 1,
-        }
+def _run_block(
+    block: MambaBlock,
+    hidden: Tensor,
+    carried: tuple[Tensor, Tensor] | None,
+    packing: RowPacking | None,
+    keep_state: bool,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """A block with its norm and residual; arguments and result as `mix`."""
+    mixed, after = mix(block.mixer, _normalise(block.norm, hidden), carried, packing, keep_state)
+    return hidden + mixed, after
 
 
 def mix(

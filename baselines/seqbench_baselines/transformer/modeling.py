@@ -1,20 +1,21 @@
 """A pre-norm decoder on the harness's kit; a window turns it into the sliding-window baseline."""
 
-from typing import Any
-
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from seqbench.nn import (
     Attention,
     AttentionCache,
+    CausalLanguageModel,
     ChunkPlan,
     RMSNorm,
     SwiGLU,
     advance,
     pack_rows,
     plan_chunk,
+    refuse_state_with_checkpointing,
     rotary_tables,
 )
 
@@ -41,7 +42,7 @@ class DecoderConfig(PreTrainedConfig):
     use_cache: bool = True
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(GradientCheckpointingLayer):
     """Attention and SwiGLU, each with its own norm and residual."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -83,13 +84,25 @@ class DecoderBackbone(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, cache: AttentionCache | None) -> Tensor:
-        """Hidden states (batch, length, hidden_size) of a chunk that continues `cache`, which is updated in place."""
+    def empty_state(self) -> AttentionCache:
+        """The cache before the first token."""
+        return AttentionCache(window=self.config.sliding_window)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: AttentionCache | None, use_cache: bool
+    ) -> BaseModelOutputWithPast:
+        """Hidden states (batch, length, hidden_size) of a chunk; arguments as `CausalLanguageModel.forward`."""
+        cache = past_key_values
+        if cache is None and use_cache:
+            cache = self.empty_state()
+        if self.training and cache is not None:
+            refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
         if packing is not None:
             input_ids = packing.pack(input_ids)
-        plan = plan_chunk(cache, batch, length, packing, input_ids.device)
+        attention = self.config._attn_implementation
+        plan = plan_chunk(cache, batch, length, packing, input_ids.device, attention)
         rotary = rotary_tables(plan.positions, self.config.head_dim, self.config.rope_theta)
         hidden = self.embed_tokens(input_ids)
         for index, layer in enumerate(self.layers):
@@ -97,48 +110,20 @@ class DecoderBackbone(nn.Module):
         if cache is not None:
             advance(cache, plan, batch, length)
         hidden = self.norm(hidden)
-        return hidden if packing is None else packing.unpack(hidden)
+        if packing is not None:
+            hidden = packing.unpack(hidden)
+        # The cache is not built on transformers' layer-wise Cache.
+        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)  # type: ignore[arg-type]
 
 
-class DecoderForCausalLM(PreTrainedModel):
+class DecoderForCausalLM(CausalLanguageModel):
     """The decoder with a (tied) language-modelling head."""
 
     config_class = DecoderConfig
     config: DecoderConfig
-    base_model_prefix = "model"
+    backbone_class = DecoderBackbone
+    supports_gradient_checkpointing = True
     _no_split_modules = ["DecoderLayer"]  # noqa: RUF012 (transformers' own protocol)
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' own protocol)
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__(config)
-        self.model = DecoderBackbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: AttentionCache | None = None,
-        use_cache: bool = False,
-        labels: Tensor | None = None,
-        logits_to_keep: int = 0,
-        **_: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits (batch, length, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
-
-        `labels` (batch, length) equal to input_ids, -100 where there is no loss, are shifted inside.
-        """
-        cache = past_key_values
-        if cache is None and use_cache:
-            cache = AttentionCache(window=self.config.sliding_window)
-        hidden = self.model(input_ids, attention_mask, cache)
-        logits = self.lm_head(hidden[:, -logits_to_keep:])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        # The cache is not built on transformers' layer-wise Cache.
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
 
 
 AutoConfig.register("seqbench-decoder", DecoderConfig)

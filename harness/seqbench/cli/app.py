@@ -13,10 +13,14 @@ class LazyGroup(click.Group):
     """Subcommands are imported when they are used: torch takes seconds to import, `--help` should not."""
 
     _modules = {  # noqa: RUF012 (a class-level table)
+        "check": "seqbench.cli.check:check",
         "compare": "seqbench.cli.compare:compare",
         "list": "seqbench.cli.listing:list_plugins",
+        "new": "seqbench.cli.new:new",
         "run": "seqbench.cli.run:run",
+        "runs": "seqbench.cli.runs:list_runs",
         "show": "seqbench.cli.show:show",
+        "verify": "seqbench.cli.verify:verify",
     }
 
     def list_commands(self, context: click.Context) -> list[str]:

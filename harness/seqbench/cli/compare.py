@@ -1,10 +1,13 @@
 """`bench compare`: several models on one task, over seeds."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from seqbench.cli.options import friendly_errors, parse_changes, parse_names, run_options
+from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.errors import RequestError
 from seqbench.request import RunRequest
 
@@ -14,45 +17,126 @@ from seqbench.request import RunRequest
 @run_options
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of seeds.")
 @click.option(
-    "--first-seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="The first of them."
+    "--first-seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True, help="The first of them."
 )
+@click.option(
+    "--search",
+    "axes",
+    multiple=True,
+    metavar="FIELD=LOW:HIGH:COUNT",
+    help="Choose a field of the trainer for each model from the same values, on the validation set, with seeds of its"
+    " own: lr=1e-4:1e-2:5, or optimizer=adamw,muon; may be repeated. Extended once when the best lies at an edge.",
+)
+@click.option(
+    "--trial-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="With --search: share of the full training that a trial gets.",
+)
+@click.option(
+    "--halving", is_flag=True, help="With --search: try all points for a quarter of that, go on with the better half."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Runs side by side.  [default: one per core, or per device; 1 for --seconds]"
+)
+@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Seconds after which a run is given up.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder of the comparison's table and plot.  [default: RUNS/<task>/comparison-<hash>]",
+    help="Folder of the comparison's tables and plot.  [default: RUNS/<task>/comparison-<hash>]",
 )
 @friendly_errors
 def compare(
     models: str,
-    task: str,
-    presets: tuple[str, ...],
-    changes: tuple[str, ...],
-    device: str,
-    precision: str,
     runs: Path,
     dry_run: bool,
     as_json: bool,
     retry_failed: bool,
     seeds: int,
     first_seed: int,
+    axes: tuple[str, ...],
+    trial_share: float,
+    halving: bool,
+    jobs: int | None,
+    time_limit: float | None,
     output: Path | None,
+    **shared: Any,
 ) -> None:
-    """Train and test several models on the same data, and print mean and spread per model.
+    """Train and test several models on the same data, and say who is ahead.
 
-    Runs that are stored already are not repeated; a model that fails is reported and the others go on. `--set
-    MODEL.FIELD=VALUE` changes a field of one of the compared models.
+    First the plan is printed: sizes, runs, FLOPs, time and disk; --dry-run stops there. Runs that are stored already
+    are not repeated; a model that fails is reported and the others go on. `--set MODEL.FIELD=VALUE` changes a field of
+    one of the compared models. With --json the content of comparison.json is printed.
     """
-    from seqbench.cli.grid import carry_out, print_grid
+    from rich.console import Console
+
+    from seqbench.cli.grid import carry_out
     from seqbench.comparison import grid_folder, plan_grid
+    from seqbench.grid_estimate import estimate_models, missing
+    from seqbench.report.plan import Work, plan_report
     from seqbench.report.table import comparison_report
+    from seqbench.scheduler import places
+    from seqbench.search import parse_axis, planned_trials
 
     names = parse_names(models)
     if not names:
         raise RequestError("--models takes names separated by commas; `bench list models` shows what is installed")
-    request = RunRequest("", task, presets, parse_changes(changes), None, first_seed, device, precision)
+    request = shared_request("", first_seed, shared)
+    parsed = [parse_axis(text) for text in axes]
+    where = places(1 if request.budget_kind == "seconds" else jobs, request.device)
     grid = plan_grid(request, names, seeds, runs)
+    to_do = missing(grid, retry_failed)
+    if to_do or dry_run or parsed:
+        counts: dict[str, int] = {}
+        for cell in to_do:
+            counts[cell.plan.label] = counts.get(cell.plan.label, 0) + 1
+        work = Work(len(grid), counts, planned_trials(parsed, trial_share, halving), len(where))
+        Console(stderr=not dry_run).print(plan_report(estimate_models(grid), work))
     if dry_run:
-        print_grid(grid)
+        for cell in grid:
+            click.echo(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
         return
+    further: dict[str, Any] = {}
+    if parsed:
+        found, further = _search(request, names, parsed, trial_share, halving, runs, retry_failed, jobs, time_limit)
+        grid = plan_grid(request, names, seeds, runs, found)
     folder = output or grid_folder(grid, runs, "comparison")
-    carry_out(grid, folder, runs, comparison_report, retry_failed, as_json)
+    carry_out(grid, folder, runs, comparison_report, retry_failed, as_json, where, time_limit, further)
+
+
+def _search(
+    request: RunRequest,
+    names: Sequence[str],
+    axes: Sequence[Any],
+    share: float,
+    halving: bool,
+    runs: Path,
+    retry_failed: bool,
+    jobs: int | None,
+    limit: float | None,
+) -> tuple[dict[str, dict[str, str]], dict[str, Any]]:
+    """The changes that the search chose by model, and its record for comparison.json."""
+    from rich.console import Console
+
+    from seqbench.cli.grid import run_all
+    from seqbench.comparison import changes_for, grid_run
+    from seqbench.report.plan import search_report
+    from seqbench.scheduler import places
+    from seqbench.search import search
+
+    where = places(1 if request.budget_kind == "seconds" else jobs, request.device)
+
+    def run_trials(requests: Sequence[RunRequest]) -> list[dict[str, Any]]:
+        if not requests:
+            return []
+        grid = [grid_run(trial, runs) for trial in requests]
+        return run_all(grid, runs, retry_failed, where, runs / "logs", limit)
+
+    choices = search(
+        request, names, lambda model: changes_for(model, names, request.changes), axes, share, halving, run_trials
+    )
+    metric = grid_run(dataclasses.replace(request, model=names[0]), runs).plan.task.primary_metric
+    Console(stderr=True).print(search_report(choices, metric.replace("_", " ")))
+    found = {choice.model: dict(choice.point) for choice in choices}
+    return found, {"search": [dataclasses.asdict(choice) for choice in choices]}

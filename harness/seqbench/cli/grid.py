@@ -4,58 +4,102 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from seqbench.cli.options import EXIT_FAILED, EXIT_INTERRUPTED
-from seqbench.comparison import GridInterrupted, GridRun, compare_data_order, run_grid
+from seqbench.comparability import require_comparable
+from seqbench.comparison import GridRun
 from seqbench.errors import RequestError
+from seqbench.report.document import Document
+from seqbench.report.item_scores import ItemScores, ReadItems, read_item_scores
+from seqbench.report.measurements_csv import results_csv
 from seqbench.report.plot import plot_results
-from seqbench.store.files import write_json, write_text
+from seqbench.report.results import Result, overall
+from seqbench.scheduler import GridInterrupted, Place, run_grid
+from seqbench.store.damage import set_aside
+from seqbench.store.files import finite, remove_leftovers, write_json, write_text
 
-Report = Callable[[Sequence[dict[str, Any]]], RenderableType]
+Report = Callable[[Sequence[Result], ReadItems], Document]
+
+# Columns of table.txt: the table of pairs in one line a row.
+_WIDTH = 200
 
 
-def print_grid(grid: Sequence[GridRun]) -> None:
-    """The runs of a grid, without running them."""
-    for cell in grid:
-        click.echo(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
-    click.echo("`bench run --dry-run` with one of the models prints its sizes and an estimate of its time")
-
-
-def carry_out(
-    grid: Sequence[GridRun], folder: Path, runs: Path, report: Report, retry_failed: bool, as_json: bool
-) -> None:
-    """Run what is missing of the grid, then store its results, table and plot in `folder` and print them.
-
-    `report` lays the results out. Exits with EXIT_FAILED when a run failed, EXIT_INTERRUPTED when the user stopped it.
-    """
-    # A termination is passed on to the run at work, as Ctrl-C is.
+def run_all(
+    grid: Sequence[GridRun],
+    runs: Path,
+    retry_failed: bool,
+    where: Sequence[Place],
+    logs: Path,
+    limit: float | None,
+) -> list[Result]:
+    """`run_grid`, which exits with EXIT_INTERRUPTED when the user stops it."""
+    # A termination is passed on to the runs at work, as Ctrl-C is.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    hashes = [cell.plan.run_hash for cell in grid]
-    _make_folder(folder, hashes)
     try:
-        results = run_grid(grid, runs, retry_failed, lambda line: click.echo(line, err=True))
+        return run_grid(grid, runs, retry_failed, where, logs, limit)
     except (GridInterrupted, KeyboardInterrupt):
         click.echo("bench: stopped; what is done is saved and the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    compare_data_order(results)
-    write_json(folder / "comparison.json", {"schema": 1, "runs": hashes, "results": results})
-    recorder = Console(record=True, width=160, file=io.StringIO())
-    recorder.print(report(results))
-    write_text(folder / "table.txt", recorder.export_text())
-    drawn = [name for name in ("plot.png", "plot.svg") if plot_results(results, folder / name)]
+
+
+def carry_out(
+    grid: Sequence[GridRun],
+    folder: Path,
+    runs: Path,
+    report: Report,
+    retry_failed: bool,
+    as_json: bool,
+    where: Sequence[Place],
+    limit: float | None = None,
+    further: Mapping[str, Any] | None = None,
+) -> None:
+    """Run what is missing of the grid, then store its results, tables and plot in `folder` and print them.
+
+    As JSON, what is printed is the content of comparison.json. `report` lays the results out. Exits with EXIT_FAILED
+    when a run failed, EXIT_INTERRUPTED when the user stopped it.
+    """
+    hashes = [cell.plan.run_hash for cell in grid]
+    _make_folder(folder, hashes)
+    results = run_all(grid, runs, retry_failed, where, folder / "logs", limit)
+    require_comparable(grid, results)
+    document = report(results, _item_reader(grid))
+    content = finite({"schema": 1, "runs": hashes, "results": results, **document.data, **(further or {})})
+    drawn = _store(folder, results, document, content)
+    remove_leftovers(folder)
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        click.echo(json.dumps(content, indent=2))
     else:
-        Console().print(report(results))
-        click.echo(f"table and data: {folder}" + (f"   plot: {folder / drawn[0]}" if drawn else ""))
+        Console().print(document)
+        click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
     if any(result["status"] != "complete" for result in results):
         sys.exit(EXIT_FAILED)
+
+
+def _item_reader(grid: Sequence[GridRun]) -> ReadItems:
+    cells = {cell.plan.run_hash: cell for cell in grid}
+
+    def read(result: Result) -> ItemScores:
+        cell = cells[result["hash"]]
+        return read_item_scores(cell.plan.task, cell.folder.items, overall(result))
+
+    return read
+
+
+def _store(folder: Path, results: Sequence[Result], document: Document, content: Mapping[str, Any]) -> list[Path]:
+    """Write all files of a comparison; returns the plots, none when there is nothing to draw."""
+    write_json(folder / "comparison.json", content)
+    recorder = Console(record=True, width=_WIDTH, file=io.StringIO())
+    recorder.print(document)
+    write_text(folder / "table.txt", recorder.export_text())
+    write_text(folder / "table.md", document.markdown())
+    write_text(folder / "results.csv", results_csv(results))
+    return [path for path in (folder / "plot.png", folder / "plot.svg") if plot_results(results, path)]
 
 
 def _make_folder(folder: Path, hashes: list[str]) -> None:
@@ -65,7 +109,8 @@ def _make_folder(folder: Path, hashes: list[str]) -> None:
             raise RequestError(f"{folder} holds another run or comparison; choose another folder with --output")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        # The same command may be at work a second time.
+        (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise RequestError(
             f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
@@ -73,10 +118,13 @@ def _make_folder(folder: Path, hashes: list[str]) -> None:
 
 
 def _runs_of(path: Path) -> object:
-    """The runs that a stored comparison is made of, or None where there is none."""
+    """The runs that a stored comparison is made of, or None where there is none; a damaged one is set aside."""
     if not path.exists():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         return "not a comparison"
+    except ValueError as error:
+        set_aside(path, path, str(error))
+        return None

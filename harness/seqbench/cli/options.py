@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from seqbench.errors import RequestError
-from seqbench.request import DEVICES, PRECISIONS
+from seqbench.cli.numbers import Count
+from seqbench.errors import RequestError, RunFailure
+from seqbench.request import DEVICES, PRECISIONS, RunRequest
 
 EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -48,6 +49,28 @@ def run_options(command: Command) -> Command:
             help="bf16 computes matrix products in bfloat16 and keeps fp32 weights.",
         ),
         click.option(
+            "--params",
+            "parameters",
+            type=Count(),
+            help="Size every model to this many parameters outside the vocabulary matrices, such as 200k, by its width"
+            " axis at the depth of its preset.",
+        ),
+        click.option(
+            "--params-total", "parameters_total", type=Count(), help="The same, vocabulary matrices included."
+        ),
+        click.option(
+            "--allow-unmatched",
+            is_flag=True,
+            help="Run a model too whose size misses --params by more than 2 %; every table then marks it.",
+        ),
+        click.option("--tokens", type=Count(), help="Train for this many tokens instead of the trainer's steps."),
+        click.option("--flops", type=Count(), help="Train for this many FLOPs of matrix products, such as 1e13."),
+        click.option(
+            "--seconds",
+            type=Count(whole=False),
+            help="Train for this long; warm-up, compilation and evaluation are not counted.",
+        ),
+        click.option(
             "--runs",
             type=click.Path(path_type=Path),
             default=Path("runs"),
@@ -63,6 +86,31 @@ def run_options(command: Command) -> Command:
     return command
 
 
+def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any) -> RunRequest:
+    """The request that the shared options of a command, those of `run_options`, describe."""
+    budgets = {kind: options[kind] for kind in ("tokens", "flops", "seconds") if options[kind] is not None}
+    if len(budgets) > 1:
+        raise RequestError(
+            f"give one of --{' and --'.join(budgets)}: one budget ends training, the others are reported"
+        )
+    kind, target = next(iter(budgets.items()), (None, None))
+    return RunRequest(
+        model,
+        options["task"],
+        presets=options["presets"],
+        changes=parse_changes(options["changes"]),
+        seed=seed,
+        device=options["device"],
+        precision=options["precision"],
+        parameters=options["parameters"],
+        parameters_total=options["parameters_total"],
+        allow_unmatched=options["allow_unmatched"],
+        budget_kind=kind,
+        budget_target=target,
+        **others,
+    )
+
+
 def friendly_errors(command: Command) -> Command:
     """Add --traceback, and turn errors into one message and an exit code.
 
@@ -75,7 +123,7 @@ def friendly_errors(command: Command) -> Command:
         try:
             return command(*arguments, **options)
         except RequestError as error:
-            _report(error, traceback, options, "refused")
+            _report(error, traceback, options, error.status)
             sys.exit(EXIT_WRONG_REQUEST)
         except (KeyboardInterrupt, click.Abort):
             click.echo("bench: interrupted; the same command goes on from the last checkpoint", err=True)
@@ -110,9 +158,10 @@ def parse_names(text: str) -> list[str]:
 def _report(error: Exception, traceback: bool, options: dict[str, Any], status: str) -> None:
     if traceback:
         traceback_module.print_exception(error)
-    message = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+    expected = isinstance(error, RequestError | RunFailure)
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
     if options.get("as_json"):
         click.echo(json.dumps({"status": status, "message": message}))
     click.echo(f"bench: {message}", err=True)
-    if not traceback and not isinstance(error, RequestError):
+    if not traceback and not expected:
         click.echo("the same command with --traceback shows where", err=True)

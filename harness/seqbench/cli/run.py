@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,12 +12,16 @@ from seqbench.cli.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     friendly_errors,
-    parse_changes,
     parse_names,
     run_options,
+    shared_request,
 )
 from seqbench.errors import RequestError
-from seqbench.request import RunRequest
+from seqbench.request import SPLITS, RunRequest
+
+if TYPE_CHECKING:
+    from seqbench.plan import RunPlan
+    from seqbench.store.run_folder import RunFolder
 
 
 @click.command()
@@ -45,14 +50,16 @@ from seqbench.request import RunRequest
     type=click.Path(path_type=Path),
     help="Folder of this run.  [default: RUNS/<task>/<model>-<hash>]",
 )
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="test",
+    show_default=True,
+    help="What the trained model is measured on; searches use validation.",
+)
 @friendly_errors
 def run(
     model: str,
-    task: str,
-    presets: tuple[str, ...],
-    changes: tuple[str, ...],
-    device: str,
-    precision: str,
     runs: Path,
     dry_run: bool,
     as_json: bool,
@@ -62,6 +69,8 @@ def run(
     ablations: str | None,
     init: str | None,
     output: Path | None,
+    split: str,
+    **shared: Any,
 ) -> None:
     """Train a model on a task, test it, and print the result.
 
@@ -72,13 +81,12 @@ def run(
     tune_allocator()
     from seqbench.plan import resolve
     from seqbench.preview import preview
-    from seqbench.report.plot import plot_results
     from seqbench.report.table import run_report
     from seqbench.runner import execute
     from seqbench.store.run_folder import RunFolder
     from seqbench.training.trainer import Interrupted
 
-    request = RunRequest(model, task, presets, parse_changes(changes), ablation, seed, device, precision, init)
+    request = shared_request(model, seed, shared, ablation=ablation, init=init, split=split)
     if ablations is not None:
         _run_ablations(request, ablations, output, runs, dry_run, retry_failed, as_json)
         return
@@ -90,25 +98,41 @@ def run(
     try:
         result = execute(plan, folder, runs, retry_failed)
     except Interrupted:
+        _draw([], folder, plan)
         click.echo(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    drawn = plot_results([result], folder.plot)
+    drawn = _draw([result], folder, plan)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
         Console().print(run_report(result))
-        click.echo(f"result: {folder.path / 'result.json'}" + (f"   plot: {folder.plot}" if drawn else ""))
+        plots = f"   plots: {', '.join(map(str, drawn))}" if drawn else ""
+        click.echo(f"result: {folder.path / 'result.json'}{plots}")
     if result["status"] != "complete":
         sys.exit(EXIT_FAILED)
+
+
+def _draw(results: list[dict[str, Any]], folder: "RunFolder", plan: "RunPlan") -> list[Path]:
+    """Draw what there is to draw; a disk without room for it takes nothing from the result, which is stored."""
+    from seqbench.report.plot import plot_results
+    from seqbench.report.training_plot import plot_training
+
+    try:
+        drawn = [folder.plot] if plot_results(results, folder.plot) else []
+        return drawn + ([folder.training_plot] if plot_training(folder, plan) else [])
+    except OSError as error:
+        click.echo(f"bench: plots cannot be written ({error.strerror}); the same command draws them later", err=True)
+        return []
 
 
 def _run_ablations(
     request: RunRequest, names: str, output: Path | None, runs: Path, dry_run: bool, retry_failed: bool, as_json: bool
 ) -> None:
     """`--ablations`: the whole model and its ablations, in one table."""
-    from seqbench.cli.grid import carry_out, print_grid
+    from seqbench.cli.grid import carry_out
     from seqbench.comparison import grid_folder, plan_ablations
     from seqbench.report.ablations import ablation_report
+    from seqbench.scheduler import places
 
     if request.ablation is not None:
         raise RequestError("give --ablate for one run, or --ablations for a table of several, not both")
@@ -117,6 +141,9 @@ def _run_ablations(
         raise RequestError("--ablations takes names separated by commas, or all; `bench show MODEL` lists them")
     grid = plan_ablations(request, chosen, runs)
     if dry_run:
-        print_grid(grid)
+        for cell in grid:
+            click.echo(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
         return
-    carry_out(grid, output or grid_folder(grid, runs, "ablations"), runs, ablation_report, retry_failed, as_json)
+    folder = output or grid_folder(grid, runs, "ablations")
+    where = places(1 if request.budget_kind == "seconds" else None, request.device)
+    carry_out(grid, folder, runs, ablation_report, retry_failed, as_json, where)

@@ -66,11 +66,11 @@ def _matches(run: StoredRun, field: str, value: str) -> bool:
 
 def _table(found: list[StoredRun]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption=f"{len(found)} runs, {_size(sum(run.bytes for run in found))}")
-    for heading in ("hash", "task", "model", "seed", "state", "steps", "", "size"):
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("seed", "steps", "size") else "left")
+    for heading in ("hash", "task", "model", "seed", "state", "trained", "", "size"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("seed", "size") else "left")
     for run in found:
-        steps = f"{run.step:,}/{run.steps:,}"
-        table.add_row(run.hash, run.task, run.model, f"{run.seed}", run.state, steps, run.detail, _size(run.bytes))
+        trained = f"{run.progress:.0%} of {run.budget}"
+        table.add_row(run.hash, run.task, run.model, f"{run.seed}", run.state, trained, run.detail, _size(run.bytes))
     return table
 
 
@@ -78,6 +78,12 @@ def _remove(found: list[StoredRun], yes: bool) -> None:
     at_work = [run for run in found if run.state == "running"]
     if at_work:
         raise RequestError(f"{at_work[0].folder} is running; stop it first, or leave it out with --state or --hash")
+    foreign = [run for run in found if run.state == "foreign"]
+    if foreign:
+        raise RequestError(
+            f"{foreign[0].folder} was not written by this version of bench; remove it by hand, or leave it out with"
+            " --state or --hash"
+        )
     if not found:
         click.echo("nothing to remove", err=True)
         return

@@ -147,7 +147,9 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     def diagnose(self, model: PreTrainedModel, batch: Batch) -> Sequence[Measurement]:
         """What only this architecture can tell of its inside (routing, gates, ...) on a batch of training data.
 
-        Called at every evaluation, logged and plotted; none as it stands. It draws no random numbers, and leaves
+        Called at every evaluation and after the last step, in evaluation mode, with autograd on and under the run's
+        precision, on rows of one training batch that stays the same for the run. Logged and plotted: over steps, or
+        over a coordinate "distance" where there is one. None as it stands. It draws no random numbers, and leaves
         weights and gradients as they are.
         """
         del model, batch

@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         input_ids: (batch, length) int64.
         labels: (batch, length) int64, aligned with the predicting position: labels[b, t] is the token that
-            logits[b, t] should name, or IGNORED_LABEL.
+            logits[b, t] should name, or IGNORED_LABEL, which also stands at padding. A batch has a label to learn.
         attention_mask: (batch, length) int64, 1 for real tokens and 0 for padding; None when nothing is padded.
     """
 
@@ -35,6 +35,13 @@ class Batch:
     def tokens(self) -> int:
         """Number of tokens that are not padding."""
         return self.input_ids.numel() if self.attention_mask is None else int(self.attention_mask.sum())
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each sequence, padding not counted."""
+        if self.attention_mask is None:
+            return [self.input_ids.shape[1]] * self.input_ids.shape[0]
+        return self.attention_mask.sum(dim=1).tolist()
 
     def rows(self, start: int, stop: int) -> "Batch":
         """The sequences start..stop-1 as a batch of their own."""
@@ -77,7 +84,9 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
     """A task, bound to one config.
 
     Generation is a pure function of (config, split, seed, index): the same arguments give the same bytes on any
-    machine, in any order, so that every model of a comparison sees the same stream and a resumed run continues it.
+    machine, in any order, so that every model of a comparison sees the same stream and a resumed run continues it. It
+    neither uses nor moves a global generator of random numbers. The sets of validation and test depend on the config
+    alone, and are no part of the training stream. `bench check` tries all of this.
     """
 
     name: ClassVar[str]
@@ -116,7 +125,19 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
 
     @abstractmethod
     def evaluate(self, predictor: Predictor, split: str) -> Evaluation:
-        """Measure `predictor` on the fixed "validation" or "test" set."""
+        """Measure `predictor` on the fixed "validation" or "test" set.
+
+        The same predictions give the same evaluation. Both splits report the primary metric, as a finite number, with
+        the primary coordinate among its coordinates.
+        """
+
+    def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
+        """Score and weight of one record of `Evaluation.items`, so that models can be compared item by item.
+
+        The mean of the scores, weighted, must be the primary metric over the whole set. By default an item's field of
+        that name, every item alike.
+        """
+        return item[self.primary_metric], 1.0
 
     def report_notes(self, attention_reach: int | None) -> list[str]:
         """Lines to print under a result of a model with that reach; none by default."""

@@ -1,8 +1,18 @@
-"""A decoder kit for plugin authors: attention, norms, feed-forward layers, caches, inert padding."""
+"""A decoder kit for plugin authors: attention, norms, feed-forward layers, caches, inert padding, and the bases that
+make a model one of transformers: `generate` from a carried state, strict loading, a head.
+"""
 
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
+from seqbench.nn.generation import CarriedStateGeneration
+from seqbench.nn.language_model import (
+    CausalLanguageModel,
+    DecoderPreTrainedModel,
+    refuse_options,
+    refuse_state_with_checkpointing,
+)
 from seqbench.nn.layers import RMSNorm, SwiGLU
+from seqbench.nn.loading import StrictLoading
 from seqbench.nn.padding import RowPacking, pack_rows
 from seqbench.nn.rotary import apply_rotary, rotary_tables
 from seqbench.nn.settings import (
@@ -14,14 +24,20 @@ from seqbench.nn.settings import (
     decoder_parameter_group,
     shared_fields,
 )
+from seqbench.nn.state import CarriedState
 
 __all__ = [
     "Attention",
     "AttentionCache",
+    "CarriedState",
+    "CarriedStateGeneration",
+    "CausalLanguageModel",
     "ChunkPlan",
+    "DecoderPreTrainedModel",
     "DecoderSettings",
     "RMSNorm",
     "RowPacking",
+    "StrictLoading",
     "SwiGLU",
     "advance",
     "apply_rotary",
@@ -32,6 +48,8 @@ __all__ = [
     "decoder_parameter_group",
     "pack_rows",
     "plan_chunk",
+    "refuse_options",
+    "refuse_state_with_checkpointing",
     "rotary_tables",
     "shared_fields",
 ]

@@ -1,7 +1,6 @@
 """Causal self-attention with rotary positions, over a window or over everything, with a cache."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.kernels import find_kernel
@@ -66,28 +65,13 @@ class Attention(nn.Module):
         return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, plan: ChunkPlan) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        if self.window is not None:
-            attend = find_kernel("sliding_window_attention")
-            return attend(query, key, value, self.window, prefix_valid=plan.prefix_valid, dropout=dropout)
-        length, total = query.shape[2], key.shape[2]
-        mask = None
-        if total > length and (length > 1 or plan.prefix_valid is not None):
-            mask = _mask_after_prefix(length, total - length, plan.prefix_valid, query.device)
-        return F.scaled_dot_product_attention(
+        attend = find_kernel("sliding_window_attention")
+        return attend(
             query,
             key,
             value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None and length > 1,
-            enable_gqa=query.shape[1] != key.shape[1],
+            self.window,
+            prefix_valid=plan.prefix_valid,
+            dropout=self.dropout if self.training else 0.0,
+            implementation=plan.implementation,
         )
-
-
-def _mask_after_prefix(length: int, prefix: int, prefix_valid: Tensor | None, device: torch.device) -> Tensor:
-    """(batch or 1, 1, length, prefix + length) bool: the valid prefix, and causally the chunk itself."""
-    causal = torch.ones(length, prefix + length, dtype=torch.bool, device=device).tril(prefix)[None, None]
-    if prefix_valid is None:
-        return causal
-    return causal & F.pad(prefix_valid, (0, length), value=True)[:, None, None, :]

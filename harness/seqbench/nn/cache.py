@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from seqbench.nn.padding import RowPacking
+from seqbench.nn.state import CarriedState
 
 
 @dataclass
-class AttentionCache:
+class AttentionCache(CarriedState):
     """Keys and values of all layers of a decoder.
 
     Attributes:
@@ -36,11 +37,6 @@ class AttentionCache:
         """Number of places held per layer."""
         return 0 if self.valid is None else self.valid.shape[1]
 
-    def get_seq_length(self, layer_index: int = 0) -> int:
-        """Largest number of tokens seen by any row (the name `generate` asks for)."""
-        del layer_index
-        return 0 if self.seen is None else int(self.seen.max())
-
     def reorder_cache(self, beam_index: Tensor) -> None:
         """Keep the rows `beam_index`, in that order (beam search)."""
         self.keys = [keys.index_select(0, beam_index) for keys in self.keys]
@@ -62,6 +58,7 @@ class ChunkPlan:
             slice of the newest `places` does.
         places: number of places of the cache afterwards.
         lengths: (batch,) real tokens of the chunk, or None when nothing is padded.
+        implementation: how attention is computed: "sdpa", "eager" or "flash_attention_2".
     """
 
     positions: Tensor
@@ -69,15 +66,25 @@ class ChunkPlan:
     keep_index: Tensor | None
     places: int
     lengths: Tensor | None
+    implementation: str = "sdpa"
 
 
 def plan_chunk(
-    cache: AttentionCache | None, batch: int, length: int, packing: RowPacking | None, device: torch.device
+    cache: AttentionCache | None,
+    batch: int,
+    length: int,
+    packing: RowPacking | None,
+    device: torch.device,
+    implementation: str = "sdpa",
 ) -> ChunkPlan:
-    """Work out positions and masks of a chunk of `length` tokens (packed to the front of each row)."""
+    """Work out positions and masks of a chunk of `length` tokens (packed to the front of each row).
+
+    `implementation` is how its attention is to be computed, as config._attn_implementation of transformers names it.
+    """
     steps = torch.arange(length, device=device)
     if cache is None:
-        return ChunkPlan(steps.unsqueeze(0), None, None, 0, None if packing is None else packing.lengths)
+        lengths = None if packing is None else packing.lengths
+        return ChunkPlan(steps.unsqueeze(0), None, None, 0, lengths, implementation)
     kept = cache.kept
     seen = steps.new_zeros(batch) if cache.seen is None else cache.seen
     positions = seen.unsqueeze(1) + steps
@@ -85,10 +92,10 @@ def plan_chunk(
     lengths = None if packing is None else packing.lengths
     prefix_valid = cache.valid if cache.ragged else None
     if lengths is None and kept + length >= places:
-        return ChunkPlan(positions, prefix_valid, None, places, None)
+        return ChunkPlan(positions, prefix_valid, None, places, None, implementation)
     ends = kept + (torch.full_like(seen, length) if lengths is None else lengths)
     keep_index = ends.unsqueeze(1) - places + torch.arange(places, device=device)
-    return ChunkPlan(positions, prefix_valid, keep_index, places, lengths)
+    return ChunkPlan(positions, prefix_valid, keep_index, places, lengths, implementation)
 
 
 def store_chunk(cache: AttentionCache, plan: ChunkPlan, layer_index: int, keys: Tensor, values: Tensor) -> None:

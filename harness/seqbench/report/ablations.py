@@ -2,57 +2,57 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from seqbench.report.results import Curve, Result, complete, label_of, overall, primary_curves
-from seqbench.report.table import failure_line, words
+from seqbench.report.document import Document, Line, Row, Sheet
+from seqbench.report.item_scores import ItemPairs, ReadItems
+from seqbench.report.results import Curve, Result, complete, label_of, overall, primary_curves, shown_names, words
+from seqbench.report.table import failure_line
+from seqbench.report.verdict_table import difference
 
 
-def ablation_report(results: Sequence[Result]) -> RenderableType:
+def ablation_report(results: Sequence[Result], read_items: ReadItems) -> Document:
     """The primary metric of every variant of one model, overall and by its coordinate; the first result is the whole.
 
     Ablations at evaluation alone carry "@eval" in their name.
     """
-    parts: list[RenderableType] = []
+    parts: list[Sheet | Line] = []
     if complete(results):
-        parts.append(_table(results))
-        parts.append(Text("@eval: trained whole, tested without the part. change: from the whole model, one seed"))
-    parts += [Text(failure_line(result), style="bold red") for result in results if result["status"] != "complete"]
-    return Group(*parts)
+        items = ItemPairs(results, read_items)
+        parts.append(_sheet(results, items))
+        parts.append(
+            Line(
+                "@eval: trained whole, tested without the part. change: from the whole model, one seed;"
+                " in brackets the 95 % interval over test items, which speaks of these trained models alone"
+            )
+        )
+        parts += [Line(remark, "yellow") for remark in items.remarks()]
+    parts += [Line(failure_line(result), "bold red") for result in results if result["status"] != "complete"]
+    return Document(parts)
 
 
-def _table(results: Sequence[Result]) -> Table:
+def _sheet(results: Sequence[Result], items: ItemPairs) -> Sheet:
     task = results[0]["task"]
     curves = {curve.label: curve for curve in primary_curves(results)}
     places = sorted({place for curve in curves.values() for place in curve.points})
     metric, coordinate = words(task["primary_metric"]), words(task["primary_coordinate"])
-    table = Table(
-        title=f"{task['name']}: {metric}, overall and by {coordinate}; seed {results[0]['seed']}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", overflow="fold")
-    for heading in ("parameters", "overall", "change", *(f"{place:g}" for place in places)):
-        table.add_column(heading, justify="right", overflow="fold")
-    whole = overall(results[0]) if results[0]["status"] == "complete" else None
+    names = shown_names(results)
+    rows = []
     for result in complete(results):
-        table.add_row(
-            result["model"]["ablation"] or label_of(result),
-            f"{result['parameters_total']:,}",
-            *_overall_and_change(overall(result), whole),
-            *(_cell(curves[label_of(result)], place) for place in places),
-        )
-    return table
+        # The model's name is in the first row; in the others it would say nothing.
+        name = names[label_of(result)].replace(label_of(result), result["model"]["ablation"] or label_of(result))
+        figures = (f"{result['parameters_total']:,}", *_overall_and_change(result, results[0], items))
+        rows.append(Row((name, *figures, *(_cell(curves[label_of(result)], place) for place in places))))
+    title = f"{task['name']}: {metric}, overall and by {coordinate}; seed {results[0]['seed']}"
+    return Sheet(title, ("", "parameters", "overall", "change", *map(str, places)), rows)
 
 
-def _overall_and_change(value: float | None, whole: float | None) -> tuple[str, str]:
+def _overall_and_change(result: Result, whole: Result, items: ItemPairs) -> tuple[str, str]:
+    value, before = overall(result), overall(whole)
     if value is None:
         return "-", "-"
-    return f"{value:.4f}", "-" if whole is None else f"{value - whole:+.4f}"
+    if before is None or result is whole:
+        return f"{value:.4f}", "-"
+    compared = items.compare(label_of(result), label_of(whole), [result["seed"]])
+    return f"{value:.4f}", difference(value - before, compared.interval if compared else None)
 
 
 def _cell(curve: Curve, place: float) -> str:

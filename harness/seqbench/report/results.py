@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqbench.statistics import Summary, summarise
+from seqbench.matching import TOLERANCE
+from seqbench.statistics.summary import Summary, summarise
 
 Result = dict[str, Any]
 
@@ -68,12 +69,57 @@ def primary_curves(results: Sequence[Result]) -> list[Curve]:
     return curves
 
 
-def overall(result: Result) -> float | None:
-    """The primary metric over the whole test set (the measurement without coordinates), or None."""
+def overall_measurement(result: Result) -> dict[str, Any] | None:
+    """The primary metric over the whole test set: the measurement without coordinates. None where there is none."""
     for measurement in result["measurements"]:
         if measurement["metric"] == result["task"]["primary_metric"] and not measurement["coordinates"]:
-            return _number(measurement["value"])
+            return measurement
     return None
+
+
+def overall(result: Result) -> float | None:
+    """Value of the `overall_measurement`, or None."""
+    measurement = overall_measurement(result)
+    return None if measurement is None else _number(measurement["value"])
+
+
+def parameter_budget(result: Result) -> dict[str, Any] | None:
+    """What the model's size was to be: kind, target, achieved, deviation. None where nothing was asked."""
+    return next((budget for budget in result["budgets"] if budget["kind"].startswith("parameters")), None)
+
+
+def training_budget(result: Result) -> dict[str, Any] | None:
+    """What ended training, as `parameter_budget`. None for a run that failed."""
+    return next((budget for budget in result["budgets"] if not budget["kind"].startswith("parameters")), None)
+
+
+def unmatched(result: Result) -> bool:
+    """Whether the model's size is farther from the one asked for than the tolerance."""
+    budget = parameter_budget(result)
+    return budget is not None and abs(budget["deviation"]) > TOLERANCE
+
+
+def shown_names(results: Sequence[Result]) -> dict[str, str]:
+    """Label of each model -> its name in tables and plots, which says so when the model is unmatched."""
+    return {label: label + _mark(group) for label, group in by_model(results).items()}
+
+
+def _mark(group: Sequence[Result]) -> str:
+    for result in group:
+        budget = parameter_budget(result)
+        if budget is not None and unmatched(result):
+            return f" (unmatched {percent(budget['deviation'])})"
+    return ""
+
+
+def percent(share: float) -> str:
+    """A signed share in percent."""
+    return f"{100 * share:+z.1f} %"
+
+
+def words(name: str) -> str:
+    """A metric's or coordinate's name as people read it."""
+    return name.replace("_", " ")
 
 
 def _number(value: float | None) -> float:

@@ -1,39 +1,56 @@
-"""Result tables for the terminal."""
+"""Result tables: one run, and several models side by side."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from seqbench.contracts import LOOKBACK
-from seqbench.report.results import Curve, Result, by_model, complete, label_of, overall, primary_curves
-from seqbench.statistics import Summary, summarise
+from seqbench.report.document import Document, Line, Row, Sheet
+from seqbench.report.item_scores import ReadItems
+from seqbench.report.results import (
+    Curve,
+    Result,
+    by_model,
+    complete,
+    label_of,
+    overall,
+    parameter_budget,
+    percent,
+    primary_curves,
+    shown_names,
+    training_budget,
+    words,
+)
+from seqbench.report.verdict_table import verdict_parts
+from seqbench.report.verdicts import judge, plain
+from seqbench.statistics.summary import Summary, summarise
 from seqbench.training.progress import duration
 
+# Of a model that has no complete run.
+_FAILED = "failed"
 
-def run_report(result: Result) -> RenderableType:
+
+def run_report(result: Result) -> Document:
     """Everything worth seeing of one run: a line of facts, all measurements, notes and confounds."""
     if result["status"] != "complete":
-        return Text(failure_line(result), style="bold red")
-    return Group(
-        _facts_table([result]),
-        _measurements_table(result),
-        *_notes([result]),
-        *_confounds([result]),
+        return Document([Line(failure_line(result), "bold red")])
+    return Document(
+        [_facts_sheet([result]), _measurements_sheet(result), *_notes([result]), *_confounds([result])],
     )
 
 
-def comparison_report(results: Sequence[Result]) -> RenderableType:
-    """Models side by side: the primary metric by its coordinate as mean and spread over seeds, then facts."""
-    parts: list[RenderableType] = []
-    if complete(results):
-        parts += [_side_by_side(results), *_legend(results), _facts_table(results)]
-        parts += [*_notes(results), *_confounds(results)]
-    parts += [Text(failure_line(result), style="bold red") for result in results if result["status"] != "complete"]
-    return Group(*parts)
+def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Document:
+    """Models side by side: the primary metric by its coordinate, facts, failures, and who is ahead.
+
+    The document's data are the verdicts.
+    """
+    failures = [Line(failure_line(result), "bold red") for result in results if result["status"] != "complete"]
+    if not complete(results):
+        return Document(failures, {"verdicts": None})
+    parts: list[Sheet | Line] = [_curves_sheet(results), *_legend(results), _facts_sheet(results)]
+    parts += [*_notes(results), *_confounds(results), *failures]
+    judgement = judge(results, read_items)
+    return Document([*parts, *verdict_parts(results, judgement)], {"verdicts": plain(results, judgement)})
 
 
 def failure_line(result: Result) -> str:
@@ -42,25 +59,21 @@ def failure_line(result: Result) -> str:
     return f"{label_of(result)}, seed {result['seed']}: failed ({failure['reason']}): {failure['message']}"
 
 
-def _side_by_side(results: Sequence[Result]) -> Table:
+def _curves_sheet(results: Sequence[Result]) -> Sheet:
     task = results[0]["task"]
-    curves = primary_curves(results)
-    seeds = max((len(values) for curve in curves for values in curve.points.values()), default=0)
-    spread = ", mean ± standard deviation over seeds" if seeds > 1 else ""
-    table = Table(
-        title=f"{task['name']}: {words(task['primary_metric'])} by {words(task['primary_coordinate'])}{spread}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    # Folded, not cut: names that differ at their end stay apart in a narrow terminal.
-    table.add_column(words(task["primary_coordinate"]), justify="right", overflow="fold")
-    for curve in curves:
-        table.add_column(curve.label, justify="right", overflow="fold")
+    curves = {curve.label: curve for curve in primary_curves(results)}
+    names = shown_names(results)
+    seeds = max((len(values) for curve in curves.values() for values in curve.points.values()), default=0)
+    spread = ", mean ± half its 95 % interval over seeds" if seeds > 1 else ""
+    rows = []
     if task["primary_coordinate"] == LOOKBACK:
-        table.add_row("attention reach", *[_reach(curve.reach) for curve in curves], style="dim", end_section=True)
-    for place in sorted({place for curve in curves for place in curve.points}):
-        table.add_row(_coordinate(place), *[_cell(curve, place, task) for curve in curves])
-    return table
+        reaches = [_reach(curves[label].reach) if label in curves else _FAILED for label in names]
+        rows.append(Row(("attention reach", *reaches), style="dim", ends_section=True))
+    for place in sorted({place for curve in curves.values() for place in curve.points}):
+        cells = [_cell(curves[label], place, task) if label in curves else _FAILED for label in names]
+        rows.append(Row((_coordinate(place), *cells)))
+    title = f"{task['name']}: {words(task['primary_metric'])} by {words(task['primary_coordinate'])}{spread}"
+    return Sheet(title, (words(task["primary_coordinate"]), *names.values()), rows, left=())
 
 
 def _cell(curve: Curve, place: float, task: dict[str, Any]) -> str:
@@ -68,79 +81,121 @@ def _cell(curve: Curve, place: float, task: dict[str, Any]) -> str:
     if summary is None:
         return "-"
     beyond = task["primary_coordinate"] == LOOKBACK and curve.reach is not None and place > curve.reach
-    return f"{_with_spread(summary)} *" if beyond else _with_spread(summary)
+    return f"{_with_interval(summary)} *" if beyond else _with_interval(summary)
 
 
-def _legend(results: Sequence[Result]) -> list[Text]:
+def _legend(results: Sequence[Result]) -> list[Line]:
     marked = any(result["attention_reach"] is not None for result in complete(results))
     if not marked or results[0]["task"]["primary_coordinate"] != LOOKBACK:
         return []
-    return [Text("* beyond the reach of the model's attention")]
+    return [Line("* beyond the reach of the model's attention")]
 
 
-def _facts_table(results: Sequence[Result]) -> Table:
-    """What a model is and what it cost, a column per model."""
-    task = results[0]["task"]
-    groups = by_model(complete(results))
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("", overflow="fold")
-    for label in groups:
-        table.add_column(label, justify="right", overflow="fold")
-    for heading, describe in _FACTS.items():
-        table.add_row(heading, *[describe(group[0]) for group in groups.values()])
-    table.add_row("training time", *[duration(_mean(group, "seconds")) for group in groups.values()])
-    table.add_row(f"{words(task['primary_metric'])}, all", *map(_overall, groups.values()), style="bold")
-    return table
+def _facts_sheet(results: Sequence[Result]) -> Sheet:
+    """What a model is and what it cost, a column per model; of a failed one what was known before."""
+    groups = by_model(results)
+    # What is known of a model is in its first complete run, or in the first of all.
+    known = [(complete(group) or group)[0] for group in groups.values()]
+    rows = [Row((heading, *map(describe, known))) for heading, describe in _FACTS.items()]
+    rows[2:2] = [Row((heading, *cells)) for heading, cells in _matched(known)]
+    rows.append(Row(("training budget", *map(_training_budget, known))))
+    rows.append(Row(("training time", *map(_training_time, groups.values()))))
+    if len(results) > 1:
+        rows.append(Row(("runs complete", *map(_complete_runs, groups.values()))))
+    metric = words(results[0]["task"]["primary_metric"])
+    rows.append(Row((f"{metric}, all", *map(_overall, groups.values())), style="bold"))
+    return Sheet("", ("", *shown_names(results).values()), rows)
 
 
-def _state(result: Result) -> str:
-    length, size = next(iter(result["state_bytes"].items()))
+def _fact(key: str, describe: Callable[[Any], str]) -> Callable[[Result], str]:
+    """How a result's field is shown; a run that failed early has none."""
+    return lambda result: describe(result[key]) if key in result else "-"
+
+
+def _state(sizes: dict[str, int]) -> str:
+    length, size = next(iter(sizes.items()))
     return f"{size / 1024:,.1f} KiB at {int(length):,}"
 
 
+def _reach(reach: int | None) -> str:
+    return "unbounded" if reach is None else f"{reach:,}"
+
+
 _FACTS: dict[str, Callable[[Result], str]] = {
-    "parameters": lambda result: f"{result['parameters_total']:,}",
-    "  non-embedding": lambda result: f"{result['parameters_non_embedding']:,}",
-    "training FLOPs/token": lambda result: f"{result['flops']['training_per_token']:.3g}",
-    "state at tokens": _state,
-    "attention reach": lambda result: _reach(result["attention_reach"]),
-    "tokens trained": lambda result: f"{result['tokens']:,}",
+    "parameters": _fact("parameters_total", "{:,}".format),
+    "  non-embedding": _fact("parameters_non_embedding", "{:,}".format),
+    "training FLOPs/token": _fact("flops", lambda flops: f"{flops['training_per_token']:.3g}"),
+    "state at tokens": _fact("state_bytes", _state),
+    "attention reach": _fact("attention_reach", _reach),
+    "tokens trained": _fact("tokens", "{:,}".format),
+    "training FLOPs": _fact("training_flops", "{:.3g}".format),
 }
 
 
-def _mean(group: Sequence[Result], key: str) -> float:
-    return summarise([result[key] for result in group]).mean
+def _matched(results: Sequence[Result]) -> Iterator[tuple[str, list[str]]]:
+    """For each count of parameters that was asked for: its name, then the target and the distance of each model."""
+    budgets = [parameter_budget(result) for result in results]
+    for kind in dict.fromkeys(budget["kind"] for budget in budgets if budget is not None):
+        counted = kind.removeprefix("parameters").strip("-")
+        yield (
+            f"{counted} parameters matched to".strip(),
+            [
+                "-" if budget is None or budget["kind"] != kind else f"{budget['target']:,} ({_off(budget)})"
+                for budget in budgets
+            ],
+        )
+
+
+def _off(budget: dict[str, Any]) -> str:
+    return percent(budget["deviation"])
+
+
+def _training_budget(result: Result) -> str:
+    """How long the model was to train, and how far from it training ended."""
+    budget = training_budget(result)
+    return "-" if budget is None else f"{budget['target']:,.10g} {budget['kind']} ({_off(budget)})"
+
+
+def _training_time(group: Sequence[Result]) -> str:
+    seconds = [result["seconds"] for result in complete(group)]
+    return duration(summarise(seconds).mean) if seconds else "-"
+
+
+def _complete_runs(group: Sequence[Result]) -> str:
+    return f"{len(complete(group))} of {len(group)}"
 
 
 def _overall(group: Sequence[Result]) -> str:
-    values = [value for value in map(overall, group) if value is not None]
-    if not values:
-        return "-"
-    summary = summarise(values)
-    return _with_spread(summary) if summary.deviation is None else f"{_with_spread(summary)} ({summary.seeds} seeds)"
+    if not complete(group):
+        return _FAILED
+    values = [value for value in map(overall, complete(group)) if value is not None]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "not finite" if values else "-"
+    return _with_interval(summarise(finite))
 
 
-def _with_spread(summary: Summary) -> str:
-    return f"{summary.mean:.3f}" if summary.deviation is None else f"{summary.mean:.3f} ± {summary.deviation:.3f}"
+def _with_interval(summary: Summary) -> str:
+    if not math.isfinite(summary.mean):
+        return "not finite"
+    return f"{summary.mean:.3f}" if summary.interval is None else f"{summary.mean:.3f} ± {summary.interval:.3f}"
 
 
-def _measurements_table(result: Result) -> Table:
+def _measurements_sheet(result: Result) -> Sheet:
     """One row per set of coordinates, one column per metric."""
-    rows: dict[tuple[tuple[str, Any], ...], dict[str, dict[str, Any]]] = {}
+    places: dict[tuple[tuple[str, Any], ...], dict[str, dict[str, Any]]] = {}
     for measurement in result["measurements"]:
         place = tuple(measurement["coordinates"].items())
-        rows.setdefault(place, {})[measurement["metric"]] = measurement
-    coordinates = list(dict.fromkeys(name for place in rows for name, _ in place))
+        places.setdefault(place, {})[measurement["metric"]] = measurement
+    coordinates = list(dict.fromkeys(name for place in places for name, _ in place))
     metrics = list(dict.fromkeys(measurement["metric"] for measurement in result["measurements"]))
-    title = "test set; in brackets how many items stand behind a figure"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for name in [*coordinates, *metrics]:
-        table.add_column(words(name), justify="right", overflow="fold")
-    for place, values in rows.items():
+    rows = []
+    for place, values in places.items():
         known = dict(place)
         cells = [_coordinate(known[name]) if name in known else "all" for name in coordinates]
-        table.add_row(*cells, *[_measured(values[metric]) if metric in values else "-" for metric in metrics])
-    return table
+        rows.append(Row((*cells, *[_measured(values[metric]) if metric in values else "-" for metric in metrics])))
+    title = "test set; in brackets how many items stand behind a figure"
+    return Sheet(title, [words(name) for name in [*coordinates, *metrics]], rows, left=())
 
 
 def _measured(measurement: dict[str, Any]) -> str:
@@ -148,13 +203,13 @@ def _measured(measurement: dict[str, Any]) -> str:
     return f"{'not finite' if value is None else format(value, '.3f')} ({measurement['n']:,})"
 
 
-def _notes(results: Sequence[Result]) -> list[Text]:
+def _notes(results: Sequence[Result]) -> list[Line]:
     """What the task says of the result; of several models, what holds for all of them."""
     lists = [result["notes"] for result in complete(results)]
-    return [Text(line) for line in lists[0] if all(line in lines for lines in lists)]
+    return [Line(text) for text in lists[0] if all(text in texts for texts in lists)]
 
 
-def _confounds(results: Sequence[Result]) -> list[Text]:
+def _confounds(results: Sequence[Result]) -> list[Line]:
     """Each confound once where all models agree, by model where they differ."""
     groups = {label: group[0]["confounds"] for label, group in by_model(complete(results)).items()}
     lines = []
@@ -164,17 +219,8 @@ def _confounds(results: Sequence[Result]) -> list[Text]:
             lines.append(f"{name}: {next(iter(values.values()))}")
         else:
             lines.append(f"{name}: " + "; ".join(f"{label}: {value}" for label, value in values.items()))
-    return [Text(line, style="dim") for line in lines]
+    return [Line(text, "dim") for text in lines]
 
 
 def _coordinate(value: Any) -> str:
     return "unbounded" if value is None else f"{value}"
-
-
-def _reach(reach: int | None) -> str:
-    return "unbounded" if reach is None else f"{reach:,}"
-
-
-def words(name: str) -> str:
-    """A metric's or coordinate's name as people read it."""
-    return name.replace("_", " ")

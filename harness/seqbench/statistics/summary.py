@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import stdtrit
 
 # Of every interval that is shown.
 CONFIDENCE = 0.95
@@ -42,4 +42,4 @@ def summarise(values: Sequence[float]) -> Summary:
 
 def critical_value(degrees_of_freedom: int, level: float = 1 - CONFIDENCE) -> float:
     """Two-sided critical value of Student's t at `level`."""
-    return float(stats.t.isf(level / 2, degrees_of_freedom))
+    return float(stdtrit(degrees_of_freedom, 1 - level / 2))

@@ -1,8 +1,7 @@
 """Checkpoints: safetensors and JSON only, complete or absent, nothing that unpickles code."""
 
 import json
-import os
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,68 +10,99 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from seqbench.errors import RunFailure
+from seqbench.errors import RequestError
+from seqbench.store.checksums import CHECKSUMS, checksums, damaged_files
+from seqbench.store.damage import set_aside
+from seqbench.store.files import remove_folder, write_folder_atomically
+
+SCHEMA = 1
+
+# A damaged newest checkpoint costs one interval and not all of the training.
+KEPT = 2
 
 _MODEL, _OPTIMIZERS, _RANDOM, _STATE = "model.safetensors", "optimizers.safetensors", "random.safetensors", "state.json"
+_FILES = (_MODEL, _OPTIMIZERS, _RANDOM, _STATE)
+_NAME = re.compile(r"step-(\d{8,})")
 
 
 def save_checkpoint(
     folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]
 ) -> Path:
-    """Write checkpoint `step` under `folder` and remove older ones.
+    """Write checkpoint `step` under `folder`; the newest two stay.
 
-    Everything goes to a temporary folder which is renamed when it is complete and on the disk; the checkpoint before it
-    is removed only afterwards.
+    It takes its name when it is complete and on the disk. SHA256SUMS in it tells later whether a byte has changed,
+    which safetensors does not.
     """
+
+    def fill(temporary: Path) -> None:
+        save_model(model, str(temporary / _MODEL))
+        tensors, plain = _flatten_optimizers(optimizers)
+        save_file(tensors, str(temporary / _OPTIMIZERS))
+        save_file(_random_states(), str(temporary / _RANDOM))
+        content = {"schema": SCHEMA, "optimizers": plain, "state": {**state, "step": step}}
+        (temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
+        (temporary / CHECKSUMS).write_text(checksums(temporary, _FILES), encoding="utf-8")
+
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(model, str(temporary / _MODEL))
-    tensors, plain = _flatten_optimizers(optimizers)
-    save_file(tensors, str(temporary / _OPTIMIZERS))
-    save_file(_random_states(), str(temporary / _RANDOM))
-    (temporary / _STATE).write_text(json.dumps({**state, "step": step, "optimizers": plain}))
-    for path in [*temporary.iterdir(), temporary]:
-        _flush(path)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _flush(folder)
-    # What an interrupted write left behind goes too.
-    for other in [*list_checkpoints(folder), *folder.glob(".step-*.tmp")]:
-        if other != final:
-            shutil.rmtree(other)
+    write_folder_atomically(final, fill)
+    keep_newest(folder, KEPT)
     return final
 
 
+def keep_newest(folder: Path, number: int) -> None:
+    """Remove all checkpoints but the newest `number`."""
+    for path in list_checkpoints(folder)[:-number]:
+        remove_folder(path)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first; what an interrupted write left behind is not among them."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    """Checkpoints, oldest first; neither what an interrupted write left behind nor what was set aside is among them."""
+    found = {path: _NAME.fullmatch(path.name) for path in folder.glob("step-*") if path.is_dir()}
+    return sorted(
+        (path for path, match in found.items() if match), key=lambda path: int(path.name.removeprefix("step-"))
+    )
+
+
+def restore_newest(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
+    """Load the newest checkpoint that is whole, in place; returns its plain state, or None when there is none.
+
+    A damaged one is named on standard error and set aside; nothing of it is loaded. Raises RequestError as
+    `load_checkpoint` does.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        damage = next(damaged_files(path, _FILES), None)
+        if damage is None:
+            return load_checkpoint(path, model, optimizers)
+        set_aside(path, damage.path, damage.why)
+    return None
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
     """Restore weights, optimizers and random generators in place; returns the plain state that was saved.
 
-    Raises RunFailure("corrupt-checkpoint") naming the file that cannot be read.
+    Raises RequestError for a checkpoint of a newer version, and for one of another model.
     """
     name = _STATE
     try:
-        state = json.loads((path / name).read_text())
-        plain = state.pop("optimizers")
+        content = json.loads((path / name).read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise RequestError(
+                f"{path} has schema {content['schema']} and this version of seqbench knows {SCHEMA}; install the"
+                " version that wrote it"
+            )
         name = _MODEL
         load_model(model, path / name)
         name = _OPTIMIZERS
-        _restore_optimizers(optimizers, load_file(path / name), plain)
+        _restore_optimizers(optimizers, load_file(path / name), content["optimizers"])
         name = _RANDOM
         _restore_random_states(load_file(path / name))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise RunFailure(
-            "corrupt-checkpoint",
-            f"{path / name} cannot be read: {error}\nremove the folder {path} and type the command with"
-            " --retry-failed to start from the beginning",
+        return content["state"]
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise RequestError(
+            f"{path / name} is whole and does not fit the model that is installed now: {error}\n"
+            "its code was changed without a new version: raise the plugin's `version`, or remove the run with"
+            " `bench runs --remove`"
         ) from error
-    return state
 
 
 def _flatten_optimizers(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], list[Any]]:
@@ -114,11 +144,3 @@ def _restore_random_states(states: dict[str, Tensor]) -> None:
     for name, state in states.items():
         if name.startswith("cuda.") and torch.cuda.is_available():
             torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 # Seconds between two plain lines: often enough to see life, rarely enough to read a log.
 _LINE_INTERVAL = 10.0
@@ -15,8 +15,8 @@ _LINE_INTERVAL = 10.0
 class ProgressReporter(Protocol):
     """What the trainer tells while it works."""
 
-    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Step `step` (counted from 1) is done; loss and rate over the last few steps."""
+    def advance(self, step: int, share: float, loss: float, tokens_per_second: float) -> None:
+        """Step `step` (counted from 1) is done, and that share of training; loss and rate over the last few steps."""
 
     def note(self, message: str) -> None:
         """Something worth a line of its own."""
@@ -25,8 +25,9 @@ class ProgressReporter(Protocol):
 class TrainingProgress:
     """Shows steps, rate, loss and time left on standard error."""
 
-    def __init__(self, label: str, steps: int, first_step: int) -> None:
-        self._label, self._steps, self._first = label, steps, first_step
+    def __init__(self, label: str, share: float) -> None:
+        """`share` of the training is done already, by an earlier process."""
+        self._label, self._first = label, share
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
@@ -37,16 +38,15 @@ class TrainingProgress:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
+                TextColumn("{task.percentage:>3.0f}%  step {task.fields[step]}"),
                 TextColumn("loss {task.fields[loss]}  {task.fields[rate]} tokens/s  left"),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._bar_task = self._bar.add_task(
-                self._label, total=self._steps, completed=self._first, loss="-", rate="-"
-            )
+            self._bar_task = self._bar.add_task(self._label, total=1.0, step="-", loss="-", rate="-")
+            self._bar.update(self._bar_task, completed=self._first)
         return self
 
     def __exit__(
@@ -55,18 +55,19 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Show that `step` steps are done."""
+    def advance(self, step: int, share: float, loss: float, tokens_per_second: float) -> None:
+        """Show that `step` steps, and `share` of the training, are done."""
         if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, completed=step, loss=f"{loss:.3f}", rate=f"{tokens_per_second:,.0f}")
+            rate = f"{tokens_per_second:,.0f}"
+            self._bar.update(self._bar_task, completed=share, step=f"{step:,}", loss=f"{loss:.3f}", rate=rate)
             return
         now = time.monotonic()
-        if now - self._last_line < _LINE_INTERVAL and step < self._steps:
+        if now - self._last_line < _LINE_INTERVAL and share < 1:
             return
         self._last_line = now
-        left = (now - self._started) / max(1, step - self._first) * (self._steps - step)
+        left = (now - self._started) / max(1e-9, share - self._first) * (1 - share)
         print(
-            f"{self._label}: step {step}/{self._steps}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s"
+            f"{self._label}: step {step:,}, {share:.0%}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s"
             f"  left {duration(left)}",
             file=sys.stderr,
             flush=True,

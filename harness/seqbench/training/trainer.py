@@ -1,27 +1,34 @@
 """The one training loop, for every model."""
 
+import functools
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from seqbench.contracts import IGNORED_LABEL, Batch, TaskPlugin
+from seqbench.contracts import TaskPlugin
 from seqbench.errors import RequestError, RunFailure
-from seqbench.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from seqbench.training.budget import TrainingBudget
+from seqbench.training.checkpoint import restore_newest, save_checkpoint
 from seqbench.training.data_order import DataOrderHash
+from seqbench.training.gradient_norms import group_by_module, module_gradient_norms
+from seqbench.training.gradients import GradientAccumulator
 from seqbench.training.interruption import Interruption
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.progress import ProgressReporter
 from seqbench.training.schedule import learning_rate_at
 from seqbench.training.settings import TrainerSettings
+
+# Steps at the beginning of a process in which memory is taken, kernels are chosen and code is compiled; not timed.
+UNTIMED_STEPS = 3
 
 
 class Interrupted(Exception):
@@ -35,25 +42,46 @@ class TrainingState:
     Attributes:
         step: optimizer steps done.
         tokens: tokens seen, padding not counted.
-        seconds: time spent in training steps alone, evaluations and checkpoints not counted.
+        flops: matrix-multiplication FLOPs of forward and backward passes, by the plugin's declaration.
+        seconds: time spent in training steps alone: evaluations, checkpoints and the first steps of each process, in
+            which things warm up and are compiled, are not counted.
         data_order: chained hash of the batches so far.
+        decay_start: share of the budget that was spent when the warm-up of the learning rate ended.
+        micro_batch_size: sequences per forward pass; less than asked for once memory ran out. 0 before the first step.
     """
 
     step: int = 0
     tokens: int = 0
+    flops: int = 0
     seconds: float = 0.0
     data_order: str = ""
+    decay_start: float = 0.0
+    micro_batch_size: int = 0
 
 
 @dataclass
 class _Interval:
-    """Sums since the last line of the log; tensors, so that a GPU is asked for numbers once a line."""
+    """What happened since the last line of the log; tensors, so that a GPU is asked for numbers once a line.
 
-    loss: Tensor
-    gradient_norm: Tensor
-    steps: int
-    tokens: int
-    started: float
+    Attributes:
+        losses, gradient_norms: one scalar a step.
+        module_norms: (modules,) of the last step for which they were due, or None.
+        rate: learning rate of the last step.
+        untimed_seconds, untimed_tokens: what the steps took and saw that are not timed.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    gradient_norms: list[Tensor] = field(default_factory=list)
+    module_norms: Tensor | None = None
+    rate: float = 0.0
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    untimed_seconds: float = 0.0
+    untimed_tokens: int = 0
+
+    def seconds(self) -> float:
+        """Timed seconds so far."""
+        return time.perf_counter() - self.started - self.untimed_seconds
 
 
 class Trainer:
@@ -67,6 +95,9 @@ class Trainer:
         device, precision: "fp32" or "bf16".
         checkpoints: folder of the checkpoints; an existing one is continued.
         log: called with one plain record per line of the log.
+        budget: what ends training; None for the settings' steps.
+        sequence_flops: training FLOPs of one sequence of a number of tokens; None leaves them uncounted.
+        before_saving: called before each checkpoint, which must not get ahead of what was logged.
     """
 
     def __init__(
@@ -79,6 +110,9 @@ class Trainer:
         precision: str,
         checkpoints: Path,
         log: Callable[[dict[str, Any]], None],
+        budget: TrainingBudget | None = None,
+        sequence_flops: Callable[[int], int] | None = None,
+        before_saving: Callable[[], None] = lambda: None,
     ) -> None:
         # Accelerate keeps one precision a process; a second run in the same process may want another.
         AcceleratorState._reset_state()
@@ -92,29 +126,41 @@ class Trainer:
         self._bare_model, self._bare_optimizers = model, build_optimizers(model, settings)
         self._optimizers = [self._accelerator.prepare(optimizer) for optimizer in self._bare_optimizers]
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._modules = group_by_module(model)
         self._task, self._settings, self._seed = task, settings, seed
         self._device, self._checkpoints, self._log = device, checkpoints, log
+        self._before_saving = before_saving
+        self._budget = budget or TrainingBudget("steps", settings.steps)
+        self._flops = functools.cache(sequence_flops or (lambda length: 0))
+        self._untimed_steps = UNTIMED_STEPS
         self.state = TrainingState()
         self._resume()
+        size = self.state.micro_batch_size or settings.micro_batch_size or settings.batch_size
+        self._gradients = GradientAccumulator(self.model, self._accelerator, size, self._tell_halving)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self._budget.progress(self.state) >= 1
 
     def train(self, progress: ProgressReporter, evaluate: Callable[[int], None]) -> TrainingState:
-        """Train to the last step; `evaluate(step)` is called at the evaluation interval.
+        """Train until the budget is spent; `evaluate(step)` is called at the evaluation interval.
 
-        Raises RunFailure("divergence") when the loss or the gradient is no longer finite, and Interrupted after a
-        checkpoint when the user asked to stop.
+        Raises RunFailure("divergence") when the loss or the gradient is no longer finite (looked at once a line of the
+        log), and Interrupted after a checkpoint when the user asked to stop.
         """
         settings = self._settings
         self.model.train()
-        interval = self._new_interval()
+        interval = _Interval()
         with Interruption() as interruption:
-            while self.state.step < settings.steps:
+            while not self.finished:
                 # After the checkpoint of the same step, so that a run that goes on from there evaluates once more and
                 # finds the random generators as they were.
                 if self.state.step and self._due(settings.evaluation_interval):
                     evaluate(self.state.step)
-                    interval = self._new_interval()
+                    interval = _Interval()
                 self._step(interval)
-                last = self.state.step == settings.steps
+                last = self._is_spent(interval)
                 # Asked once: a signal that comes later in this round is answered in the next one.
                 stop = interruption.requested and not last
                 save = stop or (self._due(settings.checkpoint_interval) and not last)
@@ -122,7 +168,7 @@ class Trainer:
                     interval = self._report(interval, progress)
                 if save:
                     self._save()
-                    interval = self._new_interval()
+                    interval = _Interval()
                 if stop:
                     raise Interrupted
         return self.state
@@ -136,90 +182,119 @@ class Trainer:
         batch = self._task.training_batch(self._seed, state.step, settings.batch_size)
         order = DataOrderHash(state.data_order)
         order.add(batch)
-        rate = learning_rate_at(state.step, settings)
+        rate = self._learning_rate(interval)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        interval.loss += self._accumulate_gradients(batch)
-        interval.gradient_norm += self._clip()
+        interval.losses.append(self._gradients.accumulate(batch, state.step))
+        if (state.step + 1) % settings.log_interval == 0 or state.step + 1 == settings.steps:
+            interval.module_norms = module_gradient_norms(self._modules, self._device)
+        interval.gradient_norms.append(self._clip())
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        tokens = batch.tokens
-        interval.steps += 1
-        interval.tokens += tokens
+        interval.rate = rate
+        interval.tokens += batch.tokens
         state.step += 1
-        state.tokens += tokens
+        state.tokens += batch.tokens
+        state.flops += sum(map(self._flops, batch.lengths))
         state.data_order = order.digest
-
-    def _accumulate_gradients(self, batch: Batch) -> Tensor:
-        """Gradient of the mean loss over the labelled tokens of the whole batch, however it is cut; returns that."""
-        size = self._settings.micro_batch_size or self._settings.batch_size
-        labelled = int((batch.labels != IGNORED_LABEL).sum())
-        if labelled == 0:
-            raise RunFailure("task-error", f"training batch {self.state.step} of the task has no labelled position")
-        total = torch.zeros((), device=self._device)
-        for start in range(0, batch.input_ids.shape[0], size):
-            rows = batch.rows(start, start + size).to(self._device)
-            output = self.model(rows.input_ids, attention_mask=rows.attention_mask)
-            loss = F.cross_entropy(
-                output.logits.float().flatten(0, 1),
-                rows.labels.flatten(),
-                ignore_index=IGNORED_LABEL,
-                reduction="sum",
-            )
-            loss = loss / labelled
-            self._accelerator.backward(loss)
-            total += loss.detach()
-        return total
+        state.micro_batch_size = self._gradients.size
+        if self._untimed_steps:
+            self._untimed_steps -= 1
+            interval.untimed_seconds = time.perf_counter() - interval.started
+            interval.untimed_tokens = interval.tokens
 
     def _clip(self) -> Tensor:
         limit = self._settings.gradient_clip_norm
         norm = self._accelerator.clip_grad_norm_(self._parameters, float("inf") if limit is None else limit)
         return norm.detach()
 
+    def _learning_rate(self, interval: _Interval) -> float:
+        """Of the next step; a budget of steps knows its last one, the others how much of them is spent."""
+        state, settings = self.state, self._settings
+        if self._budget.kind == "steps":
+            return learning_rate_at(state.step, settings)
+        spent = self._budget.progress(self._now(interval))
+        if state.step <= settings.warmup_steps:
+            state.decay_start = spent
+        return learning_rate_at(state.step, settings, (spent - state.decay_start) / max(1e-9, 1 - state.decay_start))
+
+    def _now(self, interval: _Interval) -> TrainingState:
+        """The state with the seconds up to this moment."""
+        return replace(self.state, seconds=self.state.seconds + interval.seconds())
+
+    def _is_spent(self, interval: _Interval) -> bool:
+        return self._budget.progress(self._now(interval)) >= 1
+
+    def _tell_halving(self, size: int) -> None:
+        self._log({"kind": "micro-batch", "step": self.state.step, "micro_batch_size": size})
+
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.state.step % interval == 0
 
     def _report(self, interval: _Interval, progress: ProgressReporter) -> _Interval:
-        if interval.steps == 0:
+        """Log the interval and start the next one.
+
+        The line has the loss and the gradient norm (before clipping) of each of its steps and their means; and at each
+        multiple of the log interval and at the last step that step's gradient norm by module.
+        """
+        steps = len(interval.losses)
+        if steps == 0:
             return interval
-        loss = float(interval.loss) / interval.steps
-        gradient_norm = float(interval.gradient_norm) / interval.steps
-        seconds = time.perf_counter() - interval.started
+        losses, gradient_norms, module_norms = _numbers(interval)
+        loss = sum(losses) / steps
+        seconds = interval.seconds()
         self.state.seconds += seconds
-        step = self.state.step
+        step, share = self.state.step, min(1.0, self._budget.progress(self.state))
         record = {
             "kind": "train",
             "step": step,
             "loss": loss,
-            "gradient_norm": gradient_norm,
-            "learning_rate": learning_rate_at(step - 1, self._settings),
+            "gradient_norm": sum(gradient_norms) / steps,
+            "learning_rate": interval.rate,
+            "progress": share,
             "tokens": self.state.tokens,
+            "flops": self.state.flops,
             "seconds": self.state.seconds,
             "data_order_sha256": self.state.data_order,
+            "losses": losses,
+            "gradient_norms": gradient_norms,
         }
+        if module_norms:
+            record["module_gradient_norms"] = dict(zip(self._modules, module_norms, strict=True))
         self._log(record)
-        if not (torch.isfinite(interval.loss) and torch.isfinite(interval.gradient_norm)):
-            what = "loss" if not torch.isfinite(interval.loss) else "gradient norm"
-            first = step - interval.steps + 1
-            raise RunFailure(
-                "divergence",
-                f"the {what} is no longer finite (steps {first} to {step}); a lower learning_rate or a smaller"
-                " gradient_clip_norm may help",
-            )
-        progress.advance(step, loss, interval.tokens / max(seconds, 1e-9))
-        return self._new_interval()
-
-    def _new_interval(self) -> _Interval:
-        zero = torch.zeros((), device=self._device)
-        return _Interval(zero, zero.clone(), 0, 0, time.perf_counter())
+        _require_finite(step - steps + 1, losses, gradient_norms)
+        progress.advance(step, share, loss, (interval.tokens - interval.untimed_tokens) / max(seconds, 1e-9))
+        return _Interval()
 
     def _save(self) -> None:
+        self._before_saving()
         save_checkpoint(self._checkpoints, self.state.step, self._bare_model, self._bare_optimizers, asdict(self.state))
 
     def _resume(self) -> None:
-        existing = list_checkpoints(self._checkpoints)
-        if existing:
-            state = load_checkpoint(existing[-1], self._bare_model, self._bare_optimizers)
+        state = restore_newest(self._checkpoints, self._bare_model, self._bare_optimizers)
+        if state is not None:
             self.state = TrainingState(**state)
+
+
+def _numbers(interval: _Interval) -> tuple[list[float], list[float], list[float]]:
+    """Losses, gradient norms and module norms on the host, asked for at once."""
+    steps = len(interval.losses)
+    tensors = [torch.stack(interval.losses), torch.stack(interval.gradient_norms)]
+    if interval.module_norms is not None:
+        tensors.append(interval.module_norms)
+    numbers = torch.cat(tensors).tolist()
+    return numbers[:steps], numbers[steps : 2 * steps], numbers[2 * steps :]
+
+
+def _require_finite(first: int, losses: list[float], gradient_norms: list[float]) -> None:
+    """Raise RunFailure for the first step (the lists start at step `first`) that went out of bounds."""
+    for step, (loss, gradient_norm) in enumerate(zip(losses, gradient_norms, strict=True), start=first):
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            what = "gradient norm" if math.isfinite(loss) else "loss"
+            raise RunFailure(
+                "divergence",
+                f"the {what} is no longer finite at step {step}; a lower learning_rate or a smaller gradient_clip_norm"
+                " may help",
+            )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqbench_kernels.phase_scan.short import SHORT_LENGTH, short_phase_scan
 from seqbench_kernels.phase_scan.turns import pack_steps, radians_to_steps, steps_to_radians
+from seqbench_kernels.segments import Segments, running_sums, running_sums_gradient, sort_by_group
 
 
 def phase_scan(
@@ -49,27 +50,6 @@ def phase_scan(
     return _PhaseScan.apply(increments, groups, number_of_groups, steps, differentiable, scale_gradient)
 
 
-class _Segments:
-    """Tokens of each row sorted by group, and where each group's run begins and ends."""
-
-    def __init__(self, groups: Tensor) -> None:
-        batch, length = groups.shape
-        ordered, order = groups.sort(dim=1, stable=True)
-        row_start = torch.arange(batch, device=groups.device).unsqueeze(1) * length
-        self.groups = ordered
-        self.index = (order + row_start).flatten()
-        changes = ordered[:, 1:] != ordered[:, :-1]
-        edge = torch.ones(batch, 1, dtype=torch.bool, device=groups.device)
-        places = torch.arange(length, device=groups.device).expand(batch, length)
-        self.inverse = (torch.empty_like(order).scatter_(1, order, places) + row_start).flatten()
-        first = torch.cat((edge, changes), dim=1)
-        self.last = torch.cat((changes, edge), dim=1)
-        self.first_index = torch.where(first, places, 0).cummax(dim=1).values + row_start
-        ends = torch.where(self.last, places, length).flip(1).cummin(dim=1).values.flip(1)
-        self.last_index = ends + row_start
-        self.counts = ends - (self.first_index - row_start) + 1
-
-
 class _PhaseScan(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -81,49 +61,19 @@ class _PhaseScan(torch.autograd.Function):
         initial: Tensor | None,
         scale_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        batch, length, channels = increments.shape
-        segments = _Segments(groups)
-        steps = radians_to_steps(increments.reshape(-1, channels).index_select(0, segments.index))
-        running = steps.view(batch, length, channels).cumsum(dim=1).view(-1, channels)
-        first = segments.first_index.flatten()
-        base = running.index_select(0, first).sub_(steps.index_select(0, first))
-        running.sub_(base)
-        rows = torch.arange(batch, device=groups.device).unsqueeze(1).expand(batch, length)
-        final = increments.new_zeros(batch, number_of_groups + 1, channels, dtype=torch.int64)
-        if initial_steps is not None:
-            final[:, :number_of_groups] = initial_steps
-            running.add_(final[rows, segments.groups].view(-1, channels))
-        ends = segments.last
-        final[rows[ends], segments.groups[ends]] = running.view(batch, length, channels)[ends]
-        phases = steps_to_radians(running.index_select(0, segments.inverse)).view(batch, length, channels)
-        ctx.segments, ctx.scale_gradient, ctx.shape = segments, scale_gradient, (batch, length, channels)
-        ctx.initial_shape = None if initial is None else initial.shape
-        packed = pack_steps(final[:, :number_of_groups])
+        segments = sort_by_group(groups)
+        steps = radians_to_steps(segments.sort(increments))
+        sums, final = running_sums(steps, segments, number_of_groups, initial_steps)
+        packed = pack_steps(final)
+        ctx.save_for_backward(*segments)
+        ctx.scale_gradient = scale_gradient
+        ctx.initial_groups = None if initial is None else number_of_groups
         ctx.mark_non_differentiable(packed)
-        return phases, packed
+        return segments.unsort(steps_to_radians(sums)), packed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        batch, length, channels = ctx.shape
-        segments: _Segments = ctx.segments
-        ordered = gradients[0].reshape(-1, channels).index_select(0, segments.index)
-        # fp64: a segment's sum is a difference of two prefix sums over the whole row.
-        prefix = ordered.view(batch, length, channels).cumsum(dim=1, dtype=torch.float64).view(-1, channels)
-        remaining = prefix.index_select(0, segments.last_index.flatten()).sub_(prefix).add_(ordered)
-        initial_gradient = None
-        if ctx.initial_shape is not None:
-            initial_gradient = _sum_per_group(ctx, segments, remaining, gradients[0].dtype)
-        if ctx.scale_gradient:
-            remaining.mul_(segments.counts.flatten().to(torch.float64).rsqrt_().unsqueeze(1))
-        increment_gradient = remaining.to(gradients[0].dtype).index_select(0, segments.inverse)
-        return increment_gradient.view(batch, length, channels), None, None, None, initial_gradient, None
-
-
-def _sum_per_group(ctx: Any, segments: _Segments, remaining: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gradient of S_0: each group's first token carries the sum over all its tokens."""
-    batch, length, channels = ctx.shape
-    table = remaining.new_zeros(batch, ctx.initial_shape[1] + 1, channels)
-    rows = torch.arange(batch, device=remaining.device).unsqueeze(1).expand(batch, length)
-    # Every token of a segment writes the same value, that of the segment's first token.
-    table[rows, segments.groups] = remaining.index_select(0, segments.first_index.flatten()).view(ctx.shape)
-    return table[:, :-1].to(dtype)
+        increment_gradient, initial_gradient = running_sums_gradient(
+            gradients[0], Segments(*ctx.saved_tensors), ctx.initial_groups, ctx.scale_gradient
+        )
+        return increment_gradient, None, None, None, initial_gradient, None

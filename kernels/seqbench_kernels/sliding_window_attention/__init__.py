@@ -1,6 +1,6 @@
-"""Causal softmax attention over the last `window` tokens, without a [tokens, tokens] mask."""
+"""Causal softmax attention over the last `window` tokens, or over all of them."""
 
-from seqbench_kernels.sliding_window_attention.blockwise import sliding_window_attention
+from seqbench_kernels.sliding_window_attention.dispatch import sliding_window_attention
 from seqbench_kernels.sliding_window_attention.reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]

@@ -1,6 +1,8 @@
 """The task plugin of copy-paste."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from seqbench.contracts import Batch, Evaluation, Predictor, TaskPlugin
 from seqbench_tasks.copy_paste import generate, score
@@ -63,6 +65,10 @@ class CopyPasteTask(TaskPlugin[CopyPasteConfig]):
         Raises ValueError when split is neither "validation" nor "test".
         """
         return score.evaluate(self.config, predictor, split)
+
+    def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
+        """byte_accuracy of one string, weighted by its symbols."""
+        return item["correct_bytes"] / item["bytes"], item["bytes"]
 
     def report_notes(self, attention_reach: int | None) -> list[str]:
         """What to set the scores beside: chance, bits to remember, and which look-backs attention can bridge."""

@@ -1,15 +1,18 @@
 """Runs `bench` commands one after the other, each in a process of its own that is forked after torch is imported.
 
 Standard input: a line of JSON for each command, {"folder": ..., "arguments": [...], "environment": {...}}. Standard
-output: a line for each, [exit code (negative for a signal), standard output, standard error].
+output: a line for each, [exit code (negative for a signal), standard output, standard error]. The variable
+TOY_KILL_AFTER is the time in seconds after which a command is killed with kill -9.
 """
 
 import contextlib
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 
@@ -18,7 +21,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from seqbench import preview, runner  # noqa: F401 (imported once, before any fork)
 from seqbench.cli import app, compare, listing, run, show  # noqa: F401
-from seqbench.report import plot, table  # noqa: F401
+from seqbench.report import plot, table, training_figure  # noqa: F401
 
 
 def in_child(folder, arguments, environment, streams):
@@ -52,6 +55,12 @@ def run_command(folder, arguments, environment):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
+        killer = threading.Timer(float(environment.get("TOY_KILL_AFTER", "inf")), os.kill, (child, signal.SIGKILL))
+        if "TOY_KILL_AFTER" in environment:
+            killer.start()
+        # Looked at without being buried, so that its id belongs to nobody else when the killer comes.
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        killer.cancel()
         _, status = os.waitpid(child, 0)
         return [os.waitstatus_to_exitcode(status), *(path.read_text() for path in streams.values())]
 

@@ -99,7 +99,7 @@ class Recall(TaskPlugin[RecallSettings]):
             measurements.append(Measurement("accuracy", value, "fraction", 8, split, coordinates))
         overall = float(right[:, 1:].float().mean()) if self.config.finite else float("nan")
         measurements.append(Measurement("accuracy", overall, "fraction", 8, split))
-        items = [{"index": index, "accuracy": float(row.float().mean())} for index, row in enumerate(right)]
+        items = [{"index": index, "accuracy": float(row[1:].float().mean())} for index, row in enumerate(right)]
         return Evaluation(tuple(measurements), tuple(items))
 
     def report_notes(self, attention_reach):

@@ -1,31 +1,53 @@
-"""Blocks of `window` queries over two blocks of keys: linear in the length, through the library's own attention."""
+"""Through torch's own attention: one masked call, or blocks of `window` queries over two blocks of keys."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqbench_kernels.sliding_window_attention.reference import sliding_window_attention_reference
+from seqbench_kernels.sliding_window_attention.reference import attention_mask
 
 # Below this many keys one masked call is faster than cutting into blocks (measured on 2 CPU cores, window 4 to 128).
 _DENSE_BELOW = 64
 
 
-def sliding_window_attention(
+def library_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    window: int,
+    window: int | None,
     prefix_valid: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention of each query over the last `window` keys, its own included; time and memory linear in the length.
+    """`sliding_window_attention_reference` by scaled_dot_product_attention; with a window linear in the length."""
+    total = key.shape[2]
+    if window is None or total <= max(_DENSE_BELOW, 2 * window):
+        return _one_call(query, key, value, window, prefix_valid, dropout)
+    return _blockwise(query, key, value, window, prefix_valid, dropout)
 
-    Arguments and result as `sliding_window_attention_reference`.
-    """
+
+def _one_call(
+    query: Tensor, key: Tensor, value: Tensor, window: int | None, prefix_valid: Tensor | None, dropout: float
+) -> Tensor:
     length, total = query.shape[2], key.shape[2]
-    if total <= max(_DENSE_BELOW, 2 * window):
-        return sliding_window_attention_reference(query, key, value, window, prefix_valid, dropout)
-    batch, heads, _, head_dim = query.shape
+    mask = None
+    # Without a window, torch needs no mask for a whole sequence nor for a single token that sees all keys.
+    if window is not None or (total > length and (length > 1 or prefix_valid is not None)):
+        mask = attention_mask(length, total, window, prefix_valid, query.device)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and length > 1,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _blockwise(
+    query: Tensor, key: Tensor, value: Tensor, window: int, prefix_valid: Tensor | None, dropout: float
+) -> Tensor:
+    batch, heads, length, head_dim = query.shape
     blocks = -(-length // window)
     key, value, valid = _align(key, value, length, blocks, window, prefix_valid)
     repeats = heads // key.shape[1]

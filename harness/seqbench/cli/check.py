@@ -1,0 +1,121 @@
+"""`bench check`: a model or a task held to its contract, clause by clause."""
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from seqbench.cli.options import EXIT_FAILED, friendly_errors
+from seqbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from seqbench.testing import Report
+
+_COLOURS = {"passed": "green", "failed": "red", "declared": "yellow"}
+
+
+@click.command()
+@click.argument("name")
+@click.option("--preset", metavar="NAME", help="Preset to examine.  [default: the plugin's default one]")
+@click.option("--kind", type=click.Choice(["model", "task"]), help="Which one is meant where NAME is both.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@friendly_errors
+def check(name: str, preset: str | None, kind: str | None, as_json: bool) -> None:
+    """Hold a model or a task to the contract of plugins, clause by clause.
+
+    NAME is a name from `bench list`, with its argument where it takes one (name:argument), or package.module:Class.
+
+    A small instance is built on the CPU and tried: whether a prediction depends on later tokens, whether a sequence
+    fed in chunks gives the same logits, whether padding is inert, whether the declared parameters, FLOPs and state
+    bytes are those that are found, and so on; for a task, whether the same arguments give the same batch, whether an
+    evaluation repeats, and so on. All clauses are run, whatever fails. A plugin may declare clauses that it does not
+    fulfil (`exemptions`); they are shown with its reason.
+
+    Exit code 0: every clause is fulfilled or declared. 1: a clause fails. 2: there is no such plugin or preset.
+
+    The same from pytest: seqbench.testing.check_model_plugin and check_task_plugin.
+    """
+    from seqbench.testing import examine_model_plugin, examine_task_plugin
+
+    examine = {"model": examine_model_plugin, "task": examine_task_plugin}[kind or _kind_of(name)]
+    report = examine(name, preset=preset)
+    tracebacks = click.get_current_context().params["traceback"]
+    if as_json:
+        click.echo(json.dumps(_as_data(report), indent=2))
+    else:
+        _print(report, tracebacks)
+    sys.exit(EXIT_FAILED if report.failures else 0)
+
+
+def _kind_of(name: str) -> str:
+    """Whether `name` is a model or a task. Raises RequestError for a name that is neither, or both."""
+    from importlib.metadata import entry_points
+
+    from seqbench.registry import MODEL_GROUP, TASK_GROUP
+    from seqbench.suggestions import did_you_mean
+
+    models, tasks = entry_points(group=MODEL_GROUP).names, entry_points(group=TASK_GROUP).names
+    base = name.partition(":")[0]
+    if name in tasks and base in models:
+        raise RequestError(f"{name!r} is a model and a task: type --kind model or --kind task")
+    if name in tasks or base in models:
+        return "task" if name in tasks else "model"
+    if not any(mark in name for mark in ".:"):
+        raise RequestError(
+            f"unknown name {name!r}{did_you_mean(name, [*models, *tasks])}\n"
+            f"installed models: {', '.join(sorted(models)) or 'none'}; tasks: {', '.join(sorted(tasks)) or 'none'};"
+            " or give a dotted path package.module:Class"
+        )
+    return _kind_of_path(name)
+
+
+def _kind_of_path(path: str) -> str:
+    """The kind of a dotted path. Of one that leads nowhere a model, whose lookup says what is wrong."""
+    import pydoc
+
+    from seqbench.contracts import ModelPlugin, TaskPlugin
+
+    try:
+        found: Any = pydoc.locate(path.replace(":", "."))
+    except pydoc.ErrorDuringImport:
+        return "model"
+    if isinstance(found, type) and not issubclass(found, ModelPlugin | TaskPlugin):
+        raise RequestError(f"{path} is neither a ModelPlugin nor a TaskPlugin of seqbench.contracts")
+    return "task" if isinstance(found, type) and issubclass(found, TaskPlugin) else "model"
+
+
+def _as_data(report: "Report") -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "kind": report.kind,
+        "preset": report.preset,
+        "passed": not report.failures,
+        "clauses": [dataclasses.asdict(outcome) for outcome in report.outcomes],
+    }
+
+
+def _print(report: "Report", tracebacks: bool) -> None:
+    console = Console()
+    console.print(f"[bold]{escape(report.name)}[/bold], {report.kind}, preset {escape(report.preset)}")
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("clause", "", "what was found, or the rule that is kept"):
+        table.add_column(heading, overflow="fold")
+    for outcome in report.outcomes:
+        told = outcome.message or outcome.rule
+        state = f"[{_COLOURS[outcome.state]}]{outcome.state}[/]"
+        table.add_row(outcome.clause, state, escape(told), style="" if outcome.message else "dim")
+    console.print(table)
+    for outcome in report.failures:
+        for line in (outcome.hint, outcome.traceback if tracebacks else ""):
+            if line:
+                console.print(f"{outcome.clause}: {line}", markup=False, highlight=False, soft_wrap=True)
+    failed = ", ".join(outcome.clause for outcome in report.failures)
+    console.print(f"{len(report.failures)} of {len(report.outcomes)} clauses fail" + (f": {failed}" if failed else ""))
+    if not tracebacks and any(outcome.traceback for outcome in report.failures):
+        console.print("the same command with --traceback shows where errors were raised")

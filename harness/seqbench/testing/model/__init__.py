@@ -1,0 +1,1 @@
+"""The contract of a model plugin, clause by clause."""

@@ -1,0 +1,48 @@
+"""The contract of a model, clause by clause."""
+
+from seqbench.suggestions import did_you_mean
+from seqbench.testing.clause import Clause, clause_table
+from seqbench.testing.model import accounting, declarations, files, padding, sequence, streaming, weights
+from seqbench.testing.model.subject import ModelSubject
+from seqbench.testing.report import ClauseFailure
+
+
+def exemptions(subject: ModelSubject) -> None:
+    """Every clause that the plugin declares not to fulfil exists, and the plugin says why."""
+    for clause, reason in subject.exemptions.items():
+        if clause not in MODEL_CLAUSES or clause == "exemptions":
+            raise ClauseFailure(
+                f"exemptions name {clause!r}, no clause with exemptions{did_you_mean(clause, MODEL_CLAUSES)}",
+                f"the clauses are: {', '.join(name for name in MODEL_CLAUSES if name != 'exemptions')}",
+            )
+        if not isinstance(reason, str) or not reason.strip():
+            raise ClauseFailure(f"exemptions give no reason for {clause!r}")
+
+
+# In the order in which they are run and shown.
+MODEL_CLAUSES: dict[str, Clause] = clause_table(
+    {
+        "settings": declarations.settings,
+        "presets": declarations.presets,
+        "width": declarations.width,
+        "ablations": declarations.ablations,
+        "exemptions": exemptions,
+        "vocabulary": sequence.vocabulary,
+        "causal": sequence.causal,
+        "rows-independent": sequence.rows_independent,
+        "receptive-field": sequence.receptive_field,
+        "chunked": streaming.chunked,
+        "state-bytes": streaming.state_bytes,
+        "state-detached": streaming.state_detached,
+        "padding": padding.padding,
+        "padding-state": padding.padding_state,
+        "parameters": accounting.parameters,
+        "flops": accounting.flops,
+        "finite-gradients": weights.finite_gradients,
+        "seeded-initialisation": weights.seeded_initialisation,
+        "deterministic": weights.deterministic,
+        "save-load": files.save_load,
+        "init": files.init,
+        "diagnose": declarations.diagnose,
+    }
+)

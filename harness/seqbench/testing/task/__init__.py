@@ -1,0 +1,1 @@
+"""The contract of a task plugin, clause by clause."""
