@@ -51,7 +51,7 @@ class Instants:
                 return call(target, *arguments, **options)
             if name == "write":
                 self._flushed.setdefault(path, os.path.getsize(path))
-            self._pass(name, path, *arguments)
+            self._pass(name, path, arguments[0] if name == "write" else b"")
             result = call(target, *arguments, **options)
             if name == "fsync":
                 self._flushed[path] = os.path.getsize(path)
@@ -59,19 +59,19 @@ class Instants:
 
         setattr(os, name, watched)
 
-    def _pass(self, name, path, *arguments):
+    def _pass(self, name, path, gained):
         self._number += 1
         if self._trace:
             with open(self._trace, "a") as trace:
                 trace.write(f"{name} {os.path.relpath(path, self._store)}\n")
         if self._number == self._last:
             if self._how == "torn" and os.path.isfile(path):
-                self._tear(path, *arguments)
+                self._tear(path, gained)
             os.kill(os.getpid(), signal.SIGKILL)
         if 0 < self._full <= self._number and name in _CREATING:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    def _tear(self, path, gained=b""):
+    def _tear(self, path, gained):
         with open(path, "ab") as file:
             file.write(gained)
         flushed = self._flushed.get(path, 0)
