@@ -1,11 +1,10 @@
 """A trained model as a task's evaluation sees it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from seqbench.nn import evaluation_mode
 
 
 class ModelPredictor:
@@ -27,16 +26,6 @@ class ModelPredictor:
         if attention_mask is not None:
             attention_mask = attention_mask.to(self._device)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16")
-        with torch.no_grad(), _evaluation_mode(self._model), autocast:
+        with torch.no_grad(), evaluation_mode(self._model), autocast:
             output = self._model(input_ids.to(self._device), attention_mask=attention_mask)
         return output.logits.float().cpu()
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

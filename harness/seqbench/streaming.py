@@ -1,7 +1,6 @@
 """Token sequences of any length through a model that carries its state, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqbench.errors import RequestError
+from seqbench.nn import evaluation_mode
 
 # Of 64 to 65,536 tokens, measured with small models (64 units, 4 layers) on one CPU thread: 4,096 is the fastest,
 # 2,048 within a tenth of it, 256 half as fast. The memory of a step is proportional to it.
@@ -125,7 +125,7 @@ def _steps(
 def _step(model: PreTrainedModel, start: int, input_ids: Tensor, mask: Tensor | None, state: Any) -> StreamChunk:
     input_ids = input_ids.to(model.device)
     mask = None if mask is None else mask.to(model.device)
-    with torch.no_grad(), _evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model):
         output = model(input_ids, attention_mask=mask, past_key_values=state, use_cache=True)
     after = getattr(output, "past_key_values", None)
     if after is None:
@@ -134,18 +134,6 @@ def _step(model: PreTrainedModel, start: int, input_ids: Tensor, mask: Tensor | 
             " next and it cannot be streamed; give it whole sequences"
         )
     return StreamChunk(start, input_ids, mask, output.logits, after)
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    # Module by module: a caller may have put parts of a model in training into evaluation mode.
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _parts(tokens: Tokens | Iterable[Tokens], name: str) -> Iterable[Tokens]:

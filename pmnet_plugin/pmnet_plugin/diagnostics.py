@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from pmnet_plugin.memory import Recurrence
 from pmnet_plugin.modeling import PMNetForCausalLM
 from seqbench.contracts import IGNORED_LABEL, Batch, Measurement
+from seqbench.nn import evaluation_mode
 
 # Enough for shares of groups to a percent or so, and about the cost of one training step of the smallest preset.
 _TOKENS = 4096
@@ -49,7 +50,7 @@ def diagnose(model: PMNetForCausalLM, batch: Batch) -> list[Measurement]:
     rows = batch.rows(0, max(1, _TOKENS // batch.input_ids.shape[1])).to(model.device)
     mask = rows.attention_mask
     real = torch.ones_like(rows.input_ids, dtype=torch.bool) if mask is None else mask != 0
-    with _evaluating(model), torch.enable_grad(), _observed(model) as levels:
+    with evaluation_mode(model), torch.enable_grad(), _observed(model) as levels:
         output = model(rows.input_ids, attention_mask=mask, output_routing=True)
         losses = _last_losses(output.logits, rows.labels)
         gradients = torch.autograd.grad(losses.sum(), [level.increments for level in levels]) if len(losses) else ()
@@ -108,18 +109,6 @@ def _observed(model: PMNetForCausalLM) -> Iterator[list[_Level]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards the mode that each module was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _last_labels(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 import pytest
 
 from seqbench.accounting import count_parameters
-from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.errors import RequestError
+from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.plan import resolve
 from seqbench.request import RunRequest
 from seqbench.runner import build_model

@@ -96,6 +96,19 @@ def in_checkpoints(instants: list[str]) -> list[int]:
     return [number for number, instant in enumerate(instants, 1) if ".step-" in instant and "written" in instant]
 
 
+def test_no_checkpoint_and_no_result_is_on_the_disk_before_what_it_follows_from(instants: list[str]) -> None:
+    """A power failure keeps what was flushed and perhaps nothing else, whatever the order of the calls was."""
+    last = dict.fromkeys(("write metrics.jsonl", "fsync metrics.jsonl"), 0)
+    for number, instant in enumerate(instants, 1):
+        last[instant] = number
+        if re.match(r"rename .*\.step-\d+\.written|replace \.result\.", instant):
+            assert last["write metrics.jsonl"] < last["fsync metrics.jsonl"]
+    calls = [instant.partition(" ")[2] for instant in instants]
+    result = max(number for number, path in enumerate(calls) if path.startswith(".result."))
+    for path in (".items.", ".model.", "model", ".SHA256SUMS.", "checkpoints"):
+        assert max(number for number, call in enumerate(calls) if call.startswith(path)) < result
+
+
 def test_a_run_killed_at_any_call_that_changes_files_ends_with_the_same_bits(
     bench: Bench, instants: list[str], expected: dict[str, Any]
 ) -> None:

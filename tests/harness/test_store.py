@@ -27,6 +27,7 @@ from seqbench.store.files import (
     write_folder_atomically,
     write_json,
     write_json_lines,
+    write_text,
 )
 from seqbench.store.lock import acquire
 from seqbench.store.repair import repair
@@ -516,6 +517,23 @@ def test_the_folder_of_another_run_or_program_is_not_repaired(finished, tmp_path
     (tmp_path / "foreign" / f".a.{NO_PROCESS}.tmp").write_text("nor this")
     repair(RunFolder(tmp_path / "foreign"), RUN)
     assert len(list((tmp_path / "foreign").iterdir())) == 2
+
+
+def test_a_crash_between_checksums_and_result_accuses_no_file(folder, monkeypatch, capsys):
+    """A run that failed is tried again, and the new result does not find room."""
+    folder.write_result({**RESULT, "status": "failed"})
+
+    def full(path, text, write=write_text):
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr("seqbench.store.run_folder.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write_result(RESULT)
+    repair(folder, RUN)
+    assert capsys.readouterr().err == ""
+    assert folder.read_result() is None
 
 
 def test_a_process_killed_before_it_wrote_a_request_blocks_nobody(tmp_path):

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from model_support import feed, largest_difference, random_tokens, training_gradients
+from model_support import feed, largest_difference, random_tokens, stored_bytes, training_gradients
 from pmnet_support import DEEP, VOCABULARY, lively_pmnet
-from torch import Tensor
 
 from pmnet_plugin.modeling import PMNetForCausalLM
 
@@ -28,23 +27,6 @@ def checkpointed(model: PMNetForCausalLM, **settings: Any) -> PMNetForCausalLM:
     return model
 
 
-def stored_bytes(model: PMNetForCausalLM) -> int:
-    """What one forward pass in training keeps for its backward pass, the weights aside."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    stored: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model.train()(TOKENS, labels=TOKENS).loss
-    del loss
-    return sum(stored.values())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradients_are_the_same_to_the_bit(kind: str) -> None:
     gradients = []
@@ -64,10 +46,10 @@ def test_gradients_are_the_same_with_reentrant_checkpoints_too() -> None:
 
 def test_less_than_a_quarter_is_stored_for_the_backward_pass() -> None:
     model = lively_pmnet(num_hidden_layers=6, memory_write_period=3)
-    plain = stored_bytes(model)
-    assert 0 < stored_bytes(checkpointed(model)) < plain / 4
+    plain = stored_bytes(model, TOKENS)
+    assert 0 < stored_bytes(checkpointed(model), TOKENS) < plain / 4
     model.gradient_checkpointing_disable()
-    assert stored_bytes(model) == plain
+    assert stored_bytes(model, TOKENS) == plain
 
 
 def test_a_cache_in_training_is_refused_and_no_state_is_advanced() -> None:

@@ -13,6 +13,7 @@ from seqbench.nn.language_model import (
 )
 from seqbench.nn.layers import RMSNorm, SwiGLU
 from seqbench.nn.loading import StrictLoading
+from seqbench.nn.modes import evaluation_mode
 from seqbench.nn.padding import RowPacking, pack_rows
 from seqbench.nn.rotary import apply_rotary, rotary_tables
 from seqbench.nn.settings import (
@@ -46,6 +47,7 @@ __all__ = [
     "attention_state_bytes",
     "decoder_flops",
     "decoder_parameter_group",
+    "evaluation_mode",
     "pack_rows",
     "plan_chunk",
     "refuse_options",
