@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One process per core; tests of one file share what they set up.
+WORKERS := --numprocesses auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: run test slow gpu lint types imports
@@ -11,10 +13,10 @@ run: $(VENV)/.installed
 	$(BIN)/bench run --model pmnet --task copy-paste
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(WORKERS) -m slow
 
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu

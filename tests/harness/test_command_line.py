@@ -170,7 +170,7 @@ def test_divergence_is_a_failed_result_with_its_reason(bench):
 @pytest.mark.parametrize(
     ("model", "task", "reason", "told"),
     [
-        ("RunsOutOfMemory", "Recall", "out-of-memory", "micro_batch_size"),
+        ("RunsOutOfMemory", "Recall", "out-of-memory", "also with one sequence at a time"),
         ("RaisesInForward", "Recall", "error", "ArithmeticError: the scan does not commute"),
         ("RaisesAtOnce", "Recall", "error", "not even once"),
         ("RaisesInBuild", "Recall", "error", "no such architecture"),

@@ -71,7 +71,7 @@ def compare(
     """
     from rich.console import Console
 
-    from seqbench.cli.grid import carry_out
+    from seqbench.cli.grid import carry_out, require_writable
     from seqbench.comparison import grid_folder, plan_grid
     from seqbench.grid_estimate import estimate_models, missing
     from seqbench.report.plan import Work, plan_report
@@ -86,6 +86,8 @@ def compare(
     parsed = [parse_axis(text) for text in axes]
     where = places(1 if request.budget_kind == "seconds" else jobs, request.device)
     grid = plan_grid(request, names, seeds, runs)
+    if not dry_run:
+        require_writable(output or runs)
     to_do = missing(grid, retry_failed)
     if to_do or dry_run or parsed:
         counts: dict[str, int] = {}

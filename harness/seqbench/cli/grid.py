@@ -107,14 +107,26 @@ def _make_folder(folder: Path, hashes: list[str]) -> None:
     try:
         if (folder / "run.json").exists() or _runs_of(folder / "comparison.json") not in (None, hashes):
             raise RequestError(f"{folder} holds another run or comparison; choose another folder with --output")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    require_writable(folder)
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder. Raises RequestError when that, or writing into it, cannot be done."""
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
         # The same command may be at work a second time.
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise RequestError(
-            f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
-        ) from error
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> RequestError:
+    return RequestError(
+        f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
+    )
 
 
 def _runs_of(path: Path) -> object:
