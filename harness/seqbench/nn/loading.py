@@ -17,7 +17,7 @@ from seqbench.hub import first_line, is_hub_id
 # In the order in which transformers looks for them.
 _ENTRIES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # Arguments that make transformers read other files than those.
-_OTHER_FILES = ("gguf_file", "state_dict", "use_safetensors", "variant")
+_OTHER_FILES = ("gguf_file", "state_dict", "variant")
 
 
 class StrictLoading:
@@ -93,7 +93,7 @@ def _explain(source: Any, options: Mapping[str, Any], error: Exception) -> None:
                 f"{source} is neither a folder here nor a model that was found on the hub ({first_line(error)})"
             ) from error
         return
-    if any(options.get(name) is not None for name in _OTHER_FILES):
+    if options.get("use_safetensors") is False or any(options.get(name) is not None for name in _OTHER_FILES):
         return
     entry = _entry(folder)
     if entry is not None:
