@@ -47,6 +47,9 @@ def in_child(folder, arguments, environment, streams):
 def run_command(folder, arguments, environment):
     with tempfile.TemporaryDirectory() as temporary:
         streams = {1: Path(temporary) / "out", 2: Path(temporary) / "err"}
+        # Before the fork: a child may be killed before it comes to that.
+        for path in streams.values():
+            path.touch()
         child = os.fork()
         if child == 0:
             code = 70
