@@ -62,9 +62,16 @@ def places(jobs: int | None, device: str) -> list[Place]:
     if jobs == 1:
         # The only run keeps the threads that it would have on its own.
         return [Place({})]
-    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
     jobs = jobs or cores
     return [Place({"OMP_NUM_THREADS": str(max(1, cores // jobs))}) for _ in range(jobs)]
+
+
+def _cores() -> int:
+    """Cores that this process may use; not every system can tell them from those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_grid(
