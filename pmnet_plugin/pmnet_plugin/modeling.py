@@ -13,6 +13,7 @@ from transformers.utils import can_return_tuple
 
 from pmnet_plugin.cache import PMNetCache
 from pmnet_plugin.configuration import PMNetConfig
+from pmnet_plugin.decoding import PMNetSteps
 from pmnet_plugin.memory import MemoryRead, MemoryWrite
 from pmnet_plugin.relaxed import RelaxedMemoryWrite
 from seqbench.nn import (
@@ -146,6 +147,7 @@ class PMNetModel(PMNetPreTrainedModel):
         self.layers = nn.ModuleList(PMNetLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
+        self._steps: PMNetSteps | None = None
 
     def empty_state(self) -> PMNetCache:
         """The state before the first token."""
@@ -173,6 +175,11 @@ class PMNetModel(PMNetPreTrainedModel):
             refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
+        if packing is None and not output_routing:
+            self._steps = self._steps or PMNetSteps(self, self.config)
+            stepped = self._steps.take(self, input_ids, past_key_values)
+            if stepped is not None:
+                return PMNetOutput(last_hidden_state=stepped, past_key_values=past_key_values)  # type: ignore[arg-type]
         if packing is not None:
             input_ids = packing.pack(input_ids)
         cache = past_key_values
@@ -208,7 +215,7 @@ class PMNetModel(PMNetPreTrainedModel):
             group, anchors, table = next_group, None, None
             writes = layer.memory_write_module is not None
             if writes:
-                anchors = self._anchors(layer.level)
+                anchors = self.anchors(layer.level)
                 table = carried[layer.level] if carried else None
             hidden, phases, slots, chosen, table = layer(
                 hidden, phases, slots, group, anchors, table, real, rotary, plan, cache
@@ -221,7 +228,7 @@ class PMNetModel(PMNetPreTrainedModel):
             cache.tables = tables
         return hidden, routing
 
-    def _anchors(self, level: int) -> Tensor:
+    def anchors(self, level: int) -> Tensor:
         """E of a level, (groups, N, M); zero where the ablations of the anchors have it so."""
         anchors = self.memory_embeddings[level]
         zeroed = self.config.zeroed_anchors

@@ -10,6 +10,7 @@ from seqbench.nn import (
     AttentionCache,
     CausalLanguageModel,
     ChunkPlan,
+    DecodingSteps,
     RMSNorm,
     SwiGLU,
     advance,
@@ -83,6 +84,7 @@ class DecoderBackbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._steps: DecodingSteps | None = None
 
     def empty_state(self) -> AttentionCache:
         """The cache before the first token."""
@@ -99,6 +101,11 @@ class DecoderBackbone(nn.Module):
             refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
+        if packing is None:
+            self._steps = self._steps or DecodingSteps(self, self.config.head_dim, self.config.rope_theta)
+            stepped = self._steps.take(self, input_ids, cache)
+            if stepped is not None:
+                return BaseModelOutputWithPast(last_hidden_state=stepped, past_key_values=cache)  # type: ignore[arg-type]
         if packing is not None:
             input_ids = packing.pack(input_ids)
         attention = self.config._attn_implementation
@@ -112,7 +119,6 @@ class DecoderBackbone(nn.Module):
         hidden = self.norm(hidden)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        # The cache is not built on transformers' layer-wise Cache.
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)  # type: ignore[arg-type]
 
 

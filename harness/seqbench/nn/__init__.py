@@ -4,6 +4,7 @@ make a model one of transformers: `generate` from a carried state, strict loadin
 
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
+from seqbench.nn.decoding import DecodingSteps, Workspace
 from seqbench.nn.generation import CarriedStateGeneration
 from seqbench.nn.language_model import (
     CausalLanguageModel,
@@ -36,10 +37,12 @@ __all__ = [
     "ChunkPlan",
     "DecoderPreTrainedModel",
     "DecoderSettings",
+    "DecodingSteps",
     "RMSNorm",
     "RowPacking",
     "StrictLoading",
     "SwiGLU",
+    "Workspace",
     "advance",
     "apply_rotary",
     "at_width",

@@ -1,7 +1,8 @@
 """Carried state of attention layers: the last keys and values, with their validity.
 
 Cached tokens are kept right-aligned: the newest real token of a row is always in the last place, so that distances in
-the cache are distances in real tokens whatever padding a chunk had.
+the cache are distances in real tokens whatever padding a chunk had. Only steps of one token (decoding.py) leave them
+turned: they write over the oldest place instead of moving all others, and the next chunk turns the cache back.
 """
 
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class AttentionCache(CarriedState):
         valid: (batch, kept tokens) bool; None until the first chunk is stored.
         seen: (batch,) int64, number of real tokens so far; the position of the next one.
         ragged: whether some row may hold fewer real tokens than the cache has places.
+        oldest: the place of the oldest token; not the first one only after steps of one token.
     """
 
     window: int | None
@@ -31,6 +33,7 @@ class AttentionCache(CarriedState):
     valid: Tensor | None = None
     seen: Tensor | None = None
     ragged: bool = False
+    oldest: int = 0
 
     @property
     def kept(self) -> int:
@@ -45,6 +48,28 @@ class AttentionCache(CarriedState):
             self.valid = self.valid.index_select(0, beam_index)
         if self.seen is not None:
             self.seen = self.seen.index_select(0, beam_index)
+
+    def write_oldest(self, layer_index: int, key: Tensor, value: Tensor) -> None:
+        """Put a row's newest key and value, (batch, key/value heads, head_dim), in place of its oldest."""
+        self.keys[layer_index][:, :, self.oldest] = key
+        self.values[layer_index][:, :, self.oldest] = value
+
+    def advance_one(self) -> None:
+        """Record that every layer has written one token by `write_oldest`."""
+        assert self.valid is not None and self.seen is not None
+        self.valid[:, self.oldest] = True
+        self.oldest = (self.oldest + 1) % self.kept
+        self.seen.add_(1)
+
+    def align(self) -> None:
+        """Turn the places back so that the newest token is in the last one."""
+        if self.oldest == 0:
+            return
+        self.keys = [keys.roll(-self.oldest, dims=2) for keys in self.keys]
+        self.values = [values.roll(-self.oldest, dims=2) for values in self.values]
+        if self.valid is not None:
+            self.valid = self.valid.roll(-self.oldest, dims=1)
+        self.oldest = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,7 @@ def plan_chunk(
     if cache is None:
         lengths = None if packing is None else packing.lengths
         return ChunkPlan(steps.unsqueeze(0), None, None, 0, lengths, implementation)
+    cache.align()
     kept = cache.kept
     seen = steps.new_zeros(batch) if cache.seen is None else cache.seen
     positions = seen.unsqueeze(1) + steps
@@ -127,6 +153,8 @@ def _keep(tensor: Tensor, plan: ChunkPlan) -> Tensor:
     # A cache never carries gradients from one call into the next (truncated backpropagation through time).
     tensor = tensor.detach()
     if plan.keep_index is None:
-        return tensor[:, :, tensor.shape[2] - plan.places :].contiguous()
+        kept = tensor[:, :, tensor.shape[2] - plan.places :]
+        # A part is copied in any case: of one row with one head it would be a view that keeps the whole chunk alive.
+        return kept.contiguous() if kept.shape == tensor.shape else kept.clone(memory_format=torch.contiguous_format)
     index = plan.keep_index.clamp(min=0)[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
     return tensor.gather(2, index)
