@@ -15,7 +15,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from seqbench.contracts import with_settings
 from seqbench.registry import find_model
 
-MODELS = ["pmnet", "transformer", "sliding-window", "mamba"]
+MODELS = ["pmnet", "transformer", "sliding-window", "gated-convolution", "mamba"]
 VOCABULARY, NEW = 23, 6
 PROMPTS = random_tokens(2, 12, VOCABULARY)
 ROWS = [random_tokens(1, length, VOCABULARY, seed=length)[0] for length in (14, 9, 3)]

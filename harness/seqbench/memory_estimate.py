@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from seqbench.accounting import parameter_bytes
+from seqbench.activations import saved_bytes
 from seqbench.errors import RequestError
 from seqbench.plan import RunPlan
 
@@ -44,8 +44,12 @@ def estimate_memory(plan: RunPlan, model: PreTrainedModel) -> MemoryEstimate:
     Activations are taken to grow in proportion to the tokens, as they do for every linear-memory attention and scan;
     `model` must be on the CPU.
     """
-    tokens = min(_PROBE_TOKENS, plan.task.longest_sequence)
-    saved = _saved_bytes(model, torch.zeros(1, tokens, dtype=torch.int64))
+    # A task whose model is not trained may have no training text to look at.
+    trains = plan.task.trains and plan.budget.target > 0
+    length = plan.task.estimated_sequence if trains else plan.task.longest_sequence
+    tokens = min(_PROBE_TOKENS, length)
+    input_ids = torch.zeros(1, tokens, dtype=torch.int64)
+    saved = saved_bytes(model, lambda: model(input_ids))
     # Logits in fp32, their gradient and the loss's own copy.
     logits = 3 * 4 * plan.task.vocab_size
     per_token = saved / tokens + logits
@@ -54,8 +58,8 @@ def estimate_memory(plan: RunPlan, model: PreTrainedModel) -> MemoryEstimate:
     return MemoryEstimate(
         fixed=_STATE_COPIES * parameter_bytes(model),
         # Inputs, labels and mask in int64.
-        batch=3 * 8 * plan.task.longest_sequence * plan.trainer.batch_size,
-        per_sequence=round(per_token * plan.task.longest_sequence),
+        batch=3 * 8 * length * plan.trainer.batch_size,
+        per_sequence=round(per_token * length),
         evaluation=round(evaluation_per_token * plan.task.tokens_per_evaluation_call),
     )
 
@@ -91,7 +95,7 @@ def require_memory(plan: RunPlan, estimate: MemoryEstimate, available: int) -> N
         advice = _too_many_parameters(estimate.fixed)
     elif estimate.per_sequence > room:
         advice = (
-            f"one training sequence of {plan.task.longest_sequence:,} tokens alone takes"
+            f"one training sequence of at most {plan.task.longest_sequence:,} tokens alone takes"
             f" {gibibytes(estimate.per_sequence)}: choose shorter sequences or a smaller model"
         )
     elif estimate.evaluation > room:
@@ -111,20 +115,3 @@ def _too_many_parameters(size: int) -> str:
 def gibibytes(count: int) -> str:
     """Bytes in GiB (or MiB below a tenth of one) for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
-
-
-def _saved_bytes(model: nn.Module, input_ids: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, each storage counted once and parameters left out."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    seen: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(input_ids)
-    del output
-    return sum(seen.values())

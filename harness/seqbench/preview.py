@@ -100,9 +100,9 @@ class TrainingCost:
 
 def estimate_training(plan: RunPlan, model: PreTrainedModel) -> TrainingCost:
     """The cost of a plan's training under its budget; times a forward and backward pass of the model."""
-    if not plan.task.trains:
+    if not plan.task.trains or plan.budget.target <= 0:
         return TrainingCost(0.0, 0.0, 0.0)
-    length, per_token_seconds = plan.task.longest_sequence, _seconds_per_token(plan, model)
+    length, per_token_seconds = plan.task.estimated_sequence, _seconds_per_token(plan, model)
     per_token_flops = plan.model.flops(plan.model_config, length).training_total / length
     tokens = {
         "steps": plan.budget.target * plan.trainer.batch_size * length,

@@ -6,6 +6,7 @@ from seqbench.accounting import count_parameters
 from seqbench.errors import RequestError
 from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.plan import resolve
+from seqbench.preview import estimate_training
 from seqbench.request import RunRequest
 from seqbench.runner import build_model
 
@@ -58,6 +59,25 @@ def test_longer_sequences_and_larger_batches_need_more():
     assert estimates[1].evaluation > 50 * estimates[0].evaluation
     assert estimates[2].batch == 1000 * estimates[0].batch
     assert estimates[2].per_sequence == estimates[0].per_sequence
+
+
+def test_estimates_use_the_length_that_the_task_expects_and_ask_nothing_of_one_that_is_not_trained(monkeypatch):
+    bounded = plan(**{"task.length": "600"})
+    model = build_model(bounded)
+    before, cost = estimate_memory(bounded, model), estimate_training(bounded, model)
+    monkeypatch.setattr(type(bounded.task), "estimated_sequence", property(lambda self: self.longest_sequence // 4))
+    after = estimate_memory(bounded, model)
+    assert after.batch == before.batch // 4 and after.evaluation == before.evaluation
+    assert after.per_sequence == pytest.approx(before.per_sequence / 4, rel=0.01)
+    assert estimate_training(bounded, model).tokens == cost.tokens / 4
+
+    def missing(self):
+        raise AssertionError("there is no training data to look at")
+
+    monkeypatch.setattr(type(bounded.task), "estimated_sequence", property(missing))
+    untrained = plan(steps="0", warmup_steps="0", **{"task.length": "600"})
+    assert estimate_memory(untrained, model) == before
+    assert estimate_training(untrained, model).tokens == 0
 
 
 def test_a_model_is_weighed_before_it_is_built():

@@ -13,7 +13,7 @@ from seqbench.errors import RequestError
 from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters
 from seqbench.registry import find_model
 
-SHIPPED = ["pmnet", "sliding-window", "transformer", "mamba", "hf:llama"]
+SHIPPED = ["pmnet", "sliding-window", "transformer", "gated-convolution", "mamba", "hf:llama"]
 
 
 def size_of(plugin, config, total):

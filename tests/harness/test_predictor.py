@@ -30,7 +30,7 @@ def stateless() -> ModelPredictor:
     return ModelPredictor(plugin.build(plugin.presets["tiny"]), CPU, "fp32", None, lambda length: 0)
 
 
-@pytest.mark.parametrize("name", ["pmnet", "transformer", "sliding-window", "mamba"])
+@pytest.mark.parametrize("name", ["pmnet", "transformer", "sliding-window", "gated-convolution", "mamba"])
 def test_a_stream_gives_the_logits_of_one_whole_sequence(name: str) -> None:
     predictor = shipped(name)
     ids = torch.randint(8, (2, 37), generator=torch.Generator().manual_seed(0))

@@ -10,6 +10,7 @@ from model_support import bytes_in, largest_difference, normal
 from torch import Tensor
 
 from seqbench.nn import Attention, AttentionCache, advance, pack_rows, plan_chunk, rotary_tables
+from seqbench.testing.tensors import storage_bytes_in
 
 HIDDEN, SIZE = 12, 4
 WINDOWS = [2, 5, None]
@@ -141,3 +142,12 @@ def test_a_chunk_of_padding_only_changes_nothing_that_is_seen_later(window: int 
     assert torch.equal(cache.seen, undisturbed.seen)
     later = [DECODERS[window](hidden[:, 8:], own) for own in (cache, undisturbed)]
     assert largest_difference(*later) < 1e-5
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_cache_of_one_row_keeps_nothing_alive_but_what_it_holds(heads: int) -> None:
+    attention, cache = Attention(HIDDEN, 2, heads, SIZE, 5, 1e-6, 0.0), AttentionCache(window=5)
+    plan = plan_chunk(cache, 1, 4000, None, torch.device("cpu"))
+    with torch.no_grad():
+        attention(normal(1, 4000, HIDDEN), rotary_tables(plan.positions, SIZE, 1e4), plan, cache, 0)
+    assert bytes_in(cache) == 2 * heads * 4 * SIZE * 4 == storage_bytes_in(cache)

@@ -167,6 +167,15 @@ def test_a_model_with_a_tokenizer_reads_the_same_bytes_in_fewer_tokens_and_is_pa
         assert other["tokens"] < other["bytes"]
 
 
+def test_estimates_for_a_model_with_a_tokenizer_count_tokens_and_not_bytes(books):
+    plain = PG19Task(settings(books, window_bytes=512))
+    assert plain.estimated_sequence == plain.longest_sequence == 512
+    tokenised = plain.with_tokenizer(byte_pair_tokenizer(prose(2000, 5).decode()))
+    lengths = [length for index in range(20) for length in tokenised.training_batch(1, index, 8).lengths]
+    assert max(lengths) * 0.95 < tokenised.estimated_sequence <= max(lengths) * 1.05
+    assert tokenised.estimated_sequence < tokenised.longest_sequence / 2
+
+
 def test_a_model_that_cannot_follow_the_protocol_fails_with_the_reason_at_the_first_validation(books, monkeypatch):
     # So that the test books take several calls, and what is read for validation does not.
     monkeypatch.setattr("seqbench_tasks.text.followable.CHUNK_LENGTH", 400)

@@ -323,6 +323,8 @@ def test_notes_tell_chance_bits_and_reach(monkeypatch):
         "And more.",
     ]
     assert "no finite reach" in " ".join(echo_task().report_notes(None))
+    monkeypatch.setattr(Echo, "memory_bits", lambda self, difficulty: 1.0)
+    assert "takes up to 1 bit to remember" in " ".join(echo_task().report_notes(12))
 
 
 def test_the_lookback_is_a_coordinate_beside_the_reach(monkeypatch):

@@ -10,7 +10,7 @@ from drawings import DRAWINGS
 
 from seqbench.cli.app import bench
 from seqbench.contracts import describe_settings
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, announced, find_task
+from seqbench.registry import MODEL_GROUP, TASK_GROUP, announced, find_model, find_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 SECTIONS = dict(re.findall(r"^### `(.+?)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -78,6 +78,9 @@ def test_every_command_of_the_page_names_what_there_is(command):
     if preset := values.get("--preset"):
         assert preset in task.presets
     if change := values.get("--set"):
-        assert change.removeprefix("task.").partition("=")[0] in describe_settings(task.config_class)
+        field = change.partition("=")[0]
+        changed = [find_model(model) for model in models.split(",")] if field.startswith("model.") else [task]
+        for plugin in changed:
+            assert field.partition(".")[2] in describe_settings(plugin.config_class)
     options = {name for parameter in known.params for name in parameter.opts}
     assert set(values) <= options | {f"--{option}" for option in task.options}

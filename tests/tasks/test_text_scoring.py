@@ -248,7 +248,7 @@ def test_learned_positions_limit_what_a_model_can_read():
         require_followable(predictor, parse_protocol("carried"), positions + 1)
 
 
-@pytest.mark.parametrize("name", ["pmnet", "sliding-window", "transformer", "mamba"])
+@pytest.mark.parametrize("name", ["pmnet", "sliding-window", "transformer", "gated-convolution", "mamba"])
 def test_every_model_carries_its_state_as_if_the_document_were_one_forward_pass(name):
     plugin = find_model(name)
     config = plugin.with_vocabulary(plugin.presets["tiny"], 256)

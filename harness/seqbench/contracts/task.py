@@ -214,7 +214,18 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
     @property
     @abstractmethod
     def longest_sequence(self) -> int:
-        """The longest training sequence in tokens; estimates of FLOPs, memory and time use it."""
+        """The longest training sequence in tokens; estimates of FLOPs, memory and time use it.
+
+        A bound: no sequence is longer.
+        """
+
+    @property
+    def estimated_sequence(self) -> int:
+        """Tokens of a long training sequence, for those estimates: `longest_sequence`, as it stands.
+
+        A task whose sequences never come near the bound gives the length of one that it has seen.
+        """
+        return self.longest_sequence
 
     @property
     @abstractmethod

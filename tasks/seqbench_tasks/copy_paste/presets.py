@@ -60,5 +60,6 @@ PRESETS: dict[str, TaskPreset[CopyPasteConfig]] = {
         ),
         summary="as published for 30M parameters: payloads of 10 to 1024 bytes, tested to 2048; needs a GPU",
         trainer=_PAPER_TRAINER,
+        figure="PMNet (arXiv 2605.13370), copy-paste",
     ),
 }

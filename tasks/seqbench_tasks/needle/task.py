@@ -141,7 +141,8 @@ class NeedleTask(SyntheticTask[NeedleConfig, Length]):
         limit = kit.TOKENS_PER_CALL
         return max(min(limit // tokens, count) * tokens if tokens <= limit else CHUNK_TOKENS for tokens, count in sizes)
 
-    def _score(self, predictor: Predictor, samples: Samples) -> list[dict[str, Any]]:
+    def score(self, predictor: Predictor, samples: Samples) -> list[dict[str, Any]]:
+        """Long sequences with the state carried on, where the model has one; which way it was is part of a record."""
         carried = carries_over(predictor, samples, kit.TOKENS_PER_CALL)
         records = score(answer_logits(predictor, samples, carried=carried), answered_part(samples), self.names)
         protocol = "carried state" if carried else "one call"

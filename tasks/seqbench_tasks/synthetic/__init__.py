@@ -44,7 +44,8 @@ A generated task is four things: settings, a ladder of difficulties, one functio
 - `Samples.answers` adds metrics: ids that an outdated memory would name ("stale_rate"), or the labels of some
   positions.
 - The validation set is what training sees, unless `validation_set` says otherwise.
-- `lookback`, `memory_bits`, `notes` and `published` tell more where there is more to tell.
+- `lookback`, `memory_bits`, `notes` and `published` tell more where there is more to tell. `score` is for tasks whose
+  samples are not read in one forward call.
 - What all samples share, such as a grammar, comes from `SymbolStream("shared", seed, 0)`; weights are whole numbers.
   Floating-point powers and logarithms differ between processors: `decimal` does not.
 

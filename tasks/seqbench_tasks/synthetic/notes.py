@@ -22,9 +22,9 @@ def bits_note(bits: Mapping[Difficulty, float | None]) -> list[str]:
     if not known:
         return []
     hardest = max(known, key=lambda rung: known[rung])
-    return [
-        f"A test sample takes up to {known[hardest]:,.0f} bits to remember ({hardest}); a smaller state has to err."
-    ]
+    count = f"{known[hardest]:,.0f}"
+    unit = "bit" if count == "1" else "bits"
+    return [f"A test sample takes up to {count} {unit} to remember ({hardest}); a smaller state has to err."]
 
 
 def reach_note(lookbacks: Sequence[int], reach: int | None) -> list[str]:

@@ -109,6 +109,13 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         """Lines of the task's own under a result."""
         return []
 
+    def score(self, predictor: Predictor, samples: Samples) -> list[dict[str, Any]]:
+        """One record per sample, as `seqbench_tasks.synthetic.score` makes them from the logits of one forward call.
+
+        To be replaced by a task that reads its samples in another way; autograd is off.
+        """
+        return score(predictor.logits(torch.from_numpy(samples.input_ids)), samples, self.names)
+
     def evaluation_stream(self, difficulty: Rung) -> int:
         """A number that seeds the evaluation samples of one difficulty, apart from those of others."""
         text = json.dumps(difficulty.coordinates, sort_keys=True)
@@ -151,6 +158,7 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         numbers = [SymbolStream(split, first, index).draw(width) for index in range(start, stop)]
         return self._samples(difficulty, np.stack(numbers))
 
+    @torch.no_grad()
     def evaluate(self, predictor: Predictor, split: str) -> Evaluation:
         """Accuracy, exact match, loss and the task's other metrics, for every difficulty and then over all samples.
 
@@ -164,7 +172,7 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
             records: list[dict[str, Any]] = []
             for samples in self._calls(split, difficulty, count):
                 answers |= dict.fromkeys(samples.answers)
-                scored = self._score(predictor, samples)
+                scored = self.score(predictor, samples)
                 first = len(items) + len(records)
                 records += [{"index": index, **places, **record} for index, record in enumerate(scored, start=first)]
             reach = {"reach": predictor.attention_reach} if LOOKBACK in places else {}
@@ -207,10 +215,6 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         step = self._samples_per_call(difficulty)
         for start in range(0, count, step):
             yield self.evaluation_samples(split, difficulty, start, min(start + step, count))
-
-    @torch.no_grad()
-    def _score(self, predictor: Predictor, samples: Samples) -> list[dict[str, Any]]:
-        return score(predictor.logits(torch.from_numpy(samples.input_ids)), samples, self.names)
 
     def _mixed_batch(self, mixture: Mapping[Rung, int], numbers: NDArray[np.uint64]) -> Batch:
         """Rows of their own difficulties: the first number of a row decides, the next ones make the sample."""

@@ -10,6 +10,9 @@ from seqbench_tasks.text.config import CorpusConfig
 from seqbench_tasks.text.corpus import Corpus, open_corpus
 from seqbench_tasks.text.windows import BYTE_VOCABULARY, longest_window, training_batch
 
+# Windows whose tokens are counted to estimate how long windows are.
+_SAMPLED_WINDOWS = 32
+
 
 class TextTask(TaskPlugin[Any]):
     """A task over a corpus. Its config inherits from `CorpusConfig` and has the field window_bytes.
@@ -26,6 +29,7 @@ class TextTask(TaskPlugin[Any]):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._opened: Corpus | None = None
+        self._estimated_sequence: int | None = None
 
     def with_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> Self:
         """The same text in the tokens of that tokenizer."""
@@ -58,6 +62,15 @@ class TextTask(TaskPlugin[Any]):
     def longest_sequence(self) -> int:
         """Tokens of the longest training window."""
         return longest_window(self.config.window_bytes, self.tokenizer)
+
+    @property
+    def estimated_sequence(self) -> int:
+        """The longest of some windows in tokens: a token stands for several bytes, and the bound knows of no text."""
+        if self.tokenizer is None:
+            return self.longest_sequence
+        if self._estimated_sequence is None:
+            self._estimated_sequence = self.training_batch(0, 0, _SAMPLED_WINDOWS).input_ids.shape[1]
+        return self._estimated_sequence
 
     def training_batch(self, seed: int, index: int, batch_size: int) -> Batch:
         """The index-th batch of training windows of this seed: (batch_size, up to longest_sequence).

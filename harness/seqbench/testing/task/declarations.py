@@ -40,7 +40,7 @@ def presets(subject: TaskSubject) -> None:
                 )
         dataclasses.replace(TrainerSettings(), **preset.trainer)
         task = task_class(preset.config)
-        for what in ("vocab_size", "longest_sequence", "tokens_per_evaluation_call"):
+        for what in ("vocab_size", "longest_sequence", "estimated_sequence", "tokens_per_evaluation_call"):
             value = getattr(task, what)
             if not isinstance(value, int) or value < 1:
                 raise ClauseFailure(f"preset {name}: {what} is {value!r}, expected a whole number from 1 on")

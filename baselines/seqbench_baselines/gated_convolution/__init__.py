@@ -1,0 +1,1 @@
+"""A decoder whose tokens meet in gated long convolutions instead of attention."""
