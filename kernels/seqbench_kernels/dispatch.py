@@ -18,6 +18,9 @@ REFERENCE = "reference"
 # Paths that were asked for: by operation, and under "" for all.
 _requested: dict[str, str] | None = None
 
+# A path may serve one of them alone; phases are whole numbers.
+_DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.int32)
+
 
 class UnknownPathError(ValueError):
     """A request names no path, or one that cannot serve."""
@@ -26,6 +29,7 @@ class UnknownPathError(ValueError):
 def anywhere(device: torch.device, dtype: torch.dtype) -> str | None:
     """The `unavailable` of a path that serves every device and dtype."""
     del device, dtype
+    return None
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,16 @@ class Path:
     Attributes:
         name: "reference", "cpu", "triton", or the name of the package that does the work.
         unavailable: why the path cannot serve tensors of a device and dtype, as the end of a sentence, or None.
-        by_default: whether it may be taken without being asked for.
+        by_default: whether it may be taken without being asked for: anywhere, nowhere, or on one type of device.
     """
 
     name: str
     unavailable: Callable[[torch.device, torch.dtype], str | None] = anywhere
-    by_default: bool = True
+    by_default: bool | str = True
+
+    def is_default(self, device: torch.device) -> bool:
+        """Whether it may be taken on a device without being asked for."""
+        return self.by_default if isinstance(self.by_default, bool) else self.by_default == device.type
 
 
 @dataclass
@@ -66,6 +74,12 @@ class Operation:
         """Names of the paths that can serve, the preferred first."""
         return [path.name for path in self.paths if path.unavailable(device, dtype) is None]
 
+    def requested(self) -> str | None:
+        """The name of the path that was asked for, if one was."""
+        return _wanted(self)
+
+    # torch.compile takes the name as it finds it when it traces a model, and does not watch `taken`, which changes.
+    @torch.compiler.assume_constant_result
     def choose(self, device: torch.device, dtype: torch.dtype) -> str:
         """The path to take for tensors of a device and dtype, which is noted as taken.
 
@@ -76,7 +90,7 @@ class Operation:
             if wanted is not None and path.name != wanted:
                 continue
             reason = path.unavailable(device, dtype)
-            if reason is None and (path.by_default or wanted is not None):
+            if reason is None and (path.is_default(device) or wanted is not None):
                 self.taken.add(path.name)
                 return path.name
             if wanted is not None:
@@ -85,6 +99,18 @@ class Operation:
                     f" {str(dtype).removeprefix('torch.')}: {reason}"
                 )
         raise UnknownPathError(f"{self.name} has no path for {device.type} tensors of {dtype}")
+
+    # The two that concern all operations are here for whoever finds operations by entry point and imports no module.
+
+    @staticmethod
+    def request_paths(request: str | None) -> None:
+        """`request_paths` of this module."""
+        request_paths(request)
+
+    @staticmethod
+    def check_request(request: str, operations: "Sequence[Operation]", device: torch.device | None = None) -> None:
+        """`check_request` of this module."""
+        check_request(request, operations, device)
 
 
 def request_paths(request: str | None) -> None:
@@ -97,16 +123,29 @@ def request_paths(request: str | None) -> None:
     _requested = None if request is None else _parse(request)
 
 
-def check_request(request: str, operations: Sequence[Operation]) -> None:
-    """Raise UnknownPathError unless every word of `request` names an operation and a path of `operations`."""
+def check_request(request: str, operations: Sequence[Operation], device: torch.device | None = None) -> None:
+    """Raise UnknownPathError unless every word of `request` names an operation and a path of `operations`.
+
+    With `device`, the path must also be able to serve tensors there: of any dtype, in any operation that has it.
+    """
     by_name = {operation.name: operation for operation in operations}
     for name, path in _parse(request).items():
         if name and name not in by_name:
             raise UnknownPathError(f"no operation {name!r}; there are {', '.join(sorted(by_name))}")
-        known = {p.name for operation in ([by_name[name]] if name else operations) for p in operation.paths}
+        named = [by_name[name]] if name else operations
+        known = {known.name for operation in named for known in operation.paths}
         if path not in known:
             where = f"{name} has" if name else "operations have"
             raise UnknownPathError(f"no path {path!r}; {where} {', '.join(sorted(known))}")
+        if device is not None:
+            _require_service(path, named, device)
+
+
+def _require_service(name: str, operations: Sequence[Operation], device: torch.device) -> None:
+    paths = [path for operation in operations for path in operation.paths if path.name == name]
+    reasons = [path.unavailable(device, dtype) for path in paths for dtype in _DTYPES]
+    if None not in reasons:
+        raise UnknownPathError(f"the path {name!r} cannot serve {device.type} tensors: {reasons[0]}")
 
 
 def _wanted(operation: Operation) -> str | None:

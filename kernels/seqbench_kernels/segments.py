@@ -12,116 +12,126 @@ from torch import Tensor
 class Segments(NamedTuple):
     """The tokens of each row sorted by group, stably, so that a group's tokens keep their order in time.
 
-    B rows of T tokens. Places are counted over all rows, b * T + t.
+    B rows of T tokens. Places are counted over all rows, b * T + t. A segment is a row's tokens of one group, padding
+    included; there are S of them, in the order of their places.
 
     Attributes:
-        groups: (B, T), the group of each sorted token.
         order: (B * T,), the place of each sorted token before sorting.
         inverse: (B * T,), the place of each token after sorting.
-        first: (B, T), the place of the first token of each sorted token's group.
-        last: (B, T), the place of its last token.
-        counts: (B, T), the number of its tokens.
+        segment: (B * T,), the segment of each sorted token.
+        first: (S,), the sorted place of each segment's first token.
+        last: (S,), that of its last token.
+        row: (S,), the row of each segment.
+        group: (S,), its group.
     """
 
-    groups: Tensor
     order: Tensor
     inverse: Tensor
+    segment: Tensor
     first: Tensor
     last: Tensor
-    counts: Tensor
+    row: Tensor
+    group: Tensor
 
     def sort(self, values: Tensor) -> Tensor:
-        """`values`, (B, T, channels), in the order of the groups."""
-        return values.reshape(-1, values.shape[-1]).index_select(0, self.order).view(values.shape)
+        """`values`, (B, T, channels), in the order of the groups: (B * T, channels)."""
+        return values.reshape(-1, values.shape[-1]).index_select(0, self.order)
 
-    def unsort(self, values: Tensor) -> Tensor:
-        """Undo `sort`."""
-        return values.reshape(-1, values.shape[-1]).index_select(0, self.inverse).view(values.shape)
+    def unsort(self, values: Tensor, batch: int) -> Tensor:
+        """Undo `sort`: (B * T, channels) to (B, T, channels)."""
+        return values.index_select(0, self.inverse).view(batch, -1, values.shape[-1])
+
+    def counts(self) -> Tensor:
+        """The number of tokens of each segment, (S,)."""
+        return self.last - self.first + 1
 
 
 def sort_by_group(groups: Tensor) -> Segments:
     """The segments of `groups`, (B, T) int64."""
     batch, length = groups.shape
     ordered, order = groups.sort(dim=1, stable=True)
-    row_start = torch.arange(batch, device=groups.device).unsqueeze(1) * length
-    changes = ordered[:, 1:] != ordered[:, :-1]
-    edge = torch.ones(batch, 1, dtype=torch.bool, device=groups.device)
-    places = torch.arange(length, device=groups.device).expand(batch, length)
-    inverse = torch.empty_like(order).scatter_(1, order, places)
-    starts = torch.where(torch.cat((edge, changes), dim=1), places, 0).cummax(dim=1).values
-    ends = torch.where(torch.cat((changes, edge), dim=1), places, length).flip(1).cummin(dim=1).values.flip(1)
+    order = (order + torch.arange(batch, device=groups.device).unsqueeze(1) * length).flatten()
+    places = torch.arange(batch * length, device=groups.device)
+    starts = torch.ones(batch, length, dtype=torch.bool, device=groups.device)
+    torch.ne(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
+    first = places[starts.flatten()]
     return Segments(
-        groups=ordered,
-        order=(order + row_start).flatten(),
-        inverse=(inverse + row_start).flatten(),
-        first=starts + row_start,
-        last=ends + row_start,
-        counts=ends - starts + 1,
+        order=order,
+        inverse=torch.empty_like(order).scatter_(0, order, places),
+        segment=starts.flatten().cumsum(dim=0) - 1,
+        first=first,
+        last=torch.cat((first[1:], places.new_full((1,), batch * length))) - 1,
+        row=first // length,
+        group=ordered.flatten()[first],
     )
 
 
 def running_sums(
-    ordered: Tensor, segments: Segments, number_of_groups: int, initial: Tensor | None
+    ordered: Tensor, segments: Segments, batch: int, number_of_groups: int, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Sums over the tokens of the same row and group up to each token, and what they end at.
 
     A sum is a difference of two sums over the row: `ordered` must be of a dtype in which that loses nothing that
-    matters.
+    matters. int32 overflows, which is what sums modulo 2^32 want.
 
     Args:
-        ordered: the values as `Segments.sort` returns them, (B, T, channels).
+        ordered: the values as `Segments.sort` returns them, (B * T, channels).
         segments: of the tokens' groups; the group `number_of_groups` is padding.
+        batch: B.
         number_of_groups: rows of the table.
         initial: (B, number_of_groups, channels), where each group's sum starts; None is zero.
 
     Returns:
-        The sums in the same order, (B, T, channels), and the table of every group's last one, (B, number_of_groups,
-        channels), both in the dtype of `ordered`.
+        The sums in the same order, (B * T, channels), zero at padding, and the table of every group's last one, (B,
+        number_of_groups, channels), both in the dtype of `ordered`.
     """
-    batch, length, channels = ordered.shape
-    running = ordered.cumsum(dim=1).view(-1, channels)
-    first = segments.first.flatten()
-    running.sub_(running.index_select(0, first).sub_(ordered.reshape(-1, channels).index_select(0, first)))
-    rows = torch.arange(batch, device=ordered.device).unsqueeze(1).expand(batch, length)
-    # The row after the last group collects padding.
+    channels = ordered.shape[-1]
+    running = ordered.view(batch, -1, channels).cumsum(dim=1, dtype=ordered.dtype).view(-1, channels)
+    # The row after the last group belongs to padding.
     table = ordered.new_zeros(batch, number_of_groups + 1, channels)
     if initial is not None:
         table[:, :number_of_groups] = initial
-        running.add_(table[rows, segments.groups].view(-1, channels))
-    running = running.view(ordered.shape)
-    ends = segments.last == torch.arange(batch * length, device=ordered.device).view(batch, length)
-    table[rows[ends], segments.groups[ends]] = running[ends]
+    before = running.index_select(0, segments.first).sub_(ordered.index_select(0, segments.first))
+    start = table[segments.row, segments.group].sub_(before)
+    running.add_(start.index_select(0, segments.segment))
+    _clear(running, segments, number_of_groups)
+    table[segments.row, segments.group] = running.index_select(0, segments.last)
     return running, table[:, :number_of_groups]
 
 
 def running_sums_gradient(
-    gradient: Tensor, segments: Segments, initial_groups: int | None, scale_by_count: bool
-) -> tuple[Tensor, Tensor | None]:
+    gradient: Tensor, segments: Segments, number_of_groups: int, scale_by_count: bool
+) -> tuple[Tensor, Tensor]:
     """Gradients of the values and of the initial table of `running_sums` from the gradient of its sums.
 
     Args:
-        gradient: of the sums, (B, T, channels), not sorted.
+        gradient: of the sums, (B, T, channels), not sorted; what stands at padding is ignored.
         segments: as in the forward pass.
-        initial_groups: rows of the initial table, or None when it needs no gradient.
+        number_of_groups: rows of the table.
         scale_by_count: divide the gradient of a token's value by sqrt(c), c the number of tokens of its row and group
             (PMNet's training rule, arXiv 2605.13370). The initial table's gradient is never divided.
 
     Returns:
-        The gradients of the values, (B, T, channels), not sorted, and of the initial table, (B, initial_groups,
-        channels), in the dtype of `gradient`.
+        The gradients of the values, (B, T, channels), not sorted, in the dtype of `gradient`, and of the initial
+        table, (B, number_of_groups, channels) fp64.
     """
-    batch, length, channels = gradient.shape
+    batch, _, channels = gradient.shape
     ordered = segments.sort(gradient)
     # fp64: a segment's sum is a difference of two prefix sums over the whole row.
-    prefix = ordered.cumsum(dim=1, dtype=torch.float64).view(-1, channels)
-    remaining = prefix.index_select(0, segments.last.flatten()).sub_(prefix).add_(ordered.view(-1, channels))
-    initial_gradient = None
-    if initial_groups is not None:
-        table = remaining.new_zeros(batch, initial_groups + 1, channels)
-        rows = torch.arange(batch, device=gradient.device).unsqueeze(1).expand(batch, length)
-        # Every token of a segment writes the same value, that of the segment's first token.
-        table[rows, segments.groups] = remaining.index_select(0, segments.first.flatten()).view(gradient.shape)
-        initial_gradient = table[:, :-1].to(gradient.dtype)
+    prefix = ordered.view(gradient.shape).cumsum(dim=1, dtype=torch.float64).view(-1, channels)
+    ends = prefix.index_select(0, segments.last)
+    remaining = ends.index_select(0, segments.segment).sub_(prefix).add_(ordered)
+    table = remaining.new_zeros(batch, number_of_groups + 1, channels)
+    table[segments.row, segments.group] = remaining.index_select(0, segments.first)
     if scale_by_count:
-        remaining.mul_(segments.counts.flatten().to(torch.float64).rsqrt_().unsqueeze(1))
-    return segments.unsort(remaining.to(gradient.dtype).view(gradient.shape)), initial_gradient
+        factors = segments.counts().double().rsqrt_()
+        remaining.mul_(factors.index_select(0, segments.segment).unsqueeze(1))
+    _clear(remaining, segments, number_of_groups)
+    return segments.unsort(remaining.to(gradient.dtype), batch), table[:, :number_of_groups]
+
+
+def _clear(ordered: Tensor, segments: Segments, padding: int) -> None:
+    """Set what stands at tokens of the group `padding` to zero."""
+    is_padding = segments.group == padding
+    if is_padding.any():
+        ordered.masked_fill_(is_padding[segments.segment].unsqueeze(1), 0)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from pmnet_plugin.configuration import PMNetConfig
 from seqbench.nn import RMSNorm
+from seqbench_kernels.memory_read import memory_read
+from seqbench_kernels.memory_write import memory_write
 from seqbench_kernels.phase_scan import phase_scan
-from seqbench_kernels.phase_scores import phase_scores, phasor
+from seqbench_kernels.phase_scores import phasor
 
 
 class Recurrence(nn.Module):
@@ -83,9 +85,8 @@ class MemoryWrite(nn.Module):
         """
         normalised = self.norm(hidden)
         keys = project(self.proj_k, phasor(_anchored(phases, group, anchors)))
-        scores = phase_scores(project(self.proj_q, normalised).unsqueeze(2), keys)
-        weights = scores.softmax(dim=-1)
-        increments = self.increments(weights, project(self.proj_v, normalised))
+        values = project(self.proj_v, normalised)
+        weights, increments = self.weights_and_increments(project(self.proj_q, normalised), keys, values)
         sums, table = self.recurrence(increments, group, anchors.shape[0], table, real)
         written, gate = self.phases_and_gate(sums)
         phases = written if phases is None else phases + written
@@ -94,9 +95,12 @@ class MemoryWrite(nn.Module):
             slots = slots * gate.repeat(1, 1, 1, 2)
         return phases, slots, table, self._next_group(weights, group) if self.routes else None
 
-    def increments(self, weights: Tensor, values: Tensor) -> Tensor:
-        """D: what each slot receives, (B, T, N, M) radians, from the slots' weights (B, T, N) and v (B, T, M)."""
-        return weights.unsqueeze(-1) * bounded_angle(project(self.proj_out, values)).unsqueeze(2)
+    def weights_and_increments(self, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of the slots, (B, T, N), and D: what each slot receives, (B, T, N, M) radians.
+
+        query, values: (B, T, M); keys: (B, T, N, M), or (1, 1, N, M) while all tokens share them; before phi.
+        """
+        return memory_write(query, keys, project(self.proj_out, values))
 
     def phases_and_gate(self, sums: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the sums of the increments add to m, (B, T, N, M) radians, and a factor of the read's geo, or None."""
@@ -121,26 +125,9 @@ class MemoryRead(nn.Module):
         self.proj_out = nn.Linear(heads * angles, hidden)
 
     def forward(self, hidden: Tensor, slots: Tensor) -> Tensor:
-        """Read geo(m + e), `slots` of shape (B, T, N, 2M), with queries from hidden; returns (B, T, hidden_size).
-
-        Values are linear in the slots and the weights sum to one, so the slots are mixed first and projected after:
-        the value projection costs R products of (2M, M) per token instead of N R of them.
-        """
-        query = project(self.proj_q, self.norm(hidden)).unflatten(-1, (self.heads, self.angles))
-        dtype = self.proj_kv.weight.dtype
-        key_weight, value_weight = self.proj_kv.weight.chunk(2)
-        key_bias, value_bias = self.proj_kv.bias.chunk(2)
-        keys = F.linear(slots.to(dtype), key_weight, key_bias)
-        keys = keys.float().unflatten(-1, (self.heads, self.angles))
-        weights = phase_scores(query.unsqueeze(2), keys).softmax(dim=2)
-        # Autocast would round the mix to its dtype; only the projection after it may run there.
-        with torch.autocast(slots.device.type, enabled=False):
-            mixed = torch.matmul(weights.transpose(2, 3), slots).to(dtype)
-        per_head = mixed.flatten(0, 1).transpose(0, 1)
-        value_weight = value_weight.view(self.heads, self.angles, -1).transpose(1, 2)
-        values = torch.baddbmm(value_bias.view(self.heads, 1, self.angles), per_head, value_weight)
-        values = values.transpose(0, 1).reshape(*hidden.shape[:2], -1)
-        return self.proj_out(values)
+        """Read geo(m + e), `slots` of shape (B, T, N, 2M), with queries from hidden; returns (B, T, hidden_size)."""
+        query = self.proj_q(self.norm(hidden)).unflatten(-1, (self.heads, self.angles))
+        return self.proj_out(memory_read(query, slots, self.proj_kv.weight, self.proj_kv.bias))
 
 
 def _anchored(phases: Tensor | None, group: Tensor | None, anchors: Tensor) -> Tensor:

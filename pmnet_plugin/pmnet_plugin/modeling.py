@@ -175,7 +175,7 @@ class PMNetModel(PMNetPreTrainedModel):
             refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
-        if packing is None and not output_routing:
+        if packing is None and past_key_values is not None and not output_routing:
             self._steps = self._steps or PMNetSteps(self, self.config)
             stepped = self._steps.take(self, input_ids, past_key_values)
             if stepped is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pmnet_plugin.configuration import PMNetConfig
 from pmnet_plugin.memory import MemoryWrite, Recurrence, bounded_angle, project
 from seqbench_kernels.grouped_sum import grouped_sum
+from seqbench_kernels.memory_write import slot_weights
 
 # Below it the direction of a sum is rounding: fp32 increments of about 1 leave an error of 1e-7.
 _SMALLEST_MAGNITUDE = 1e-6
@@ -29,12 +30,13 @@ class RelaxedMemoryWrite(MemoryWrite):
         self.proj_rho = nn.Linear(config.memory_size, config.memory_size)
         self.recurrence = Recurrence(config, grouped_sum)
 
-    def increments(self, weights: Tensor, values: Tensor) -> Tensor:
-        """s_n rho exp(i theta), (B, T, N, 2M): real parts, then imaginary parts."""
+    def weights_and_increments(self, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of the slots and s_n rho exp(i theta), (B, T, N, 2M): real parts, then imaginary parts."""
+        weights = slot_weights(query, keys)
         angle = bounded_angle(project(self.proj_out, values))
         magnitude = F.softplus(project(self.proj_rho, values))
         step = torch.cat((magnitude * angle.cos(), magnitude * angle.sin()), dim=-1)
-        return weights.unsqueeze(-1) * step.unsqueeze(2)
+        return weights, weights.unsqueeze(-1) * step.unsqueeze(2)
 
     def phases_and_gate(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """atan2(z) and |z| / (1 + |z|), both (B, T, N, M), of z (B, T, N, 2M)."""

@@ -44,7 +44,7 @@ def with_gradients(scan, inputs: list[Tensor], dtype: torch.dtype) -> tuple[list
     outputs = scan(*leaves)
     generator = torch.Generator().manual_seed(1)
     loss = sum(
-        (output * torch.randn(output.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
+        (output * torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)).sum()
         for output in outputs
     )
     return [output.detach() for output in outputs], list(torch.autograd.grad(loss, leaves))

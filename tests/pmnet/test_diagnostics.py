@@ -89,13 +89,14 @@ def test_the_recurrences_gradient_is_that_of_the_last_labels_loss_by_distance(sc
     measured = told(model, batch)
     write, shifts = model.model.layers[0].memory_write_module, []
     assert isinstance(write, MemoryWrite)
-    inner = write.increments
+    inner = write.weights_and_increments
 
-    def shifted(weights: Tensor, values: Tensor) -> Tensor:
+    def shifted(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         shifts.append(torch.zeros(2, LENGTH, 3, 6, requires_grad=True))
-        return inner(weights, values) + shifts[-1]
+        weights, increments = inner(query, keys, values)
+        return weights, increments + shifts[-1]
 
-    write.increments = shifted
+    write.weights_and_increments = shifted
     losses = [
         F.cross_entropy(model(tokens).logits[row, end], batch.labels[row, end]) for row, end in ((0, 39), (1, 58))
     ]

@@ -65,7 +65,8 @@ def test_a_cache_in_training_is_refused_and_no_state_is_advanced() -> None:
 
 def test_evaluation_goes_on_with_a_cache() -> None:
     model = checkpointed(lively_pmnet()).eval()
-    assert torch.equal(feed(model, TOKENS, [60, 1, 39])[0], feed(lively_pmnet(), TOKENS, [60, 1, 39])[0])
+    found, expected = (feed(each, TOKENS, [60, 1, 39])[0] for each in (model, lively_pmnet()))
+    assert largest_difference(found, expected) < 1e-4
 
 
 def test_training_with_a_cache_is_allowed_without_checkpoints() -> None:

@@ -62,7 +62,7 @@ class MambaPlugin(ModelPlugin[MambaSettings]):
 
     name = "mamba"
     summary = "selective state-space model of constant state (Mamba; short convolution, no positions)"
-    version = "1"
+    version = "2"
     config_class = MambaSettings
     presets = {  # noqa: RUF012 (a class-level constant of the contract)
         "tiny": MambaSettings(),

@@ -101,7 +101,7 @@ class DecoderBackbone(nn.Module):
             refuse_state_with_checkpointing(self.layers)
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
-        if packing is None:
+        if packing is None and cache is not None:
             self._steps = self._steps or DecodingSteps(self, self.config.head_dim, self.config.rope_theta)
             stepped = self._steps.take(self, input_ids, cache)
             if stepped is not None:

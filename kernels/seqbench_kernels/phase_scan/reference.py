@@ -1,9 +1,12 @@
-"""The definition of the grouped phase scan, one token at a time in fp64."""
+"""The definitions of the grouped phase scan: one token at a time, and in whole tensors for autograd."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from seqbench_kernels.grouped_sum.reference import grouped_sum_plain
+from seqbench_kernels.phase_scan.turns import RADIANS_PER_STEP, packed_table
 
 
 def phase_scan_reference(
@@ -25,6 +28,24 @@ def phase_scan_reference(
         real = (group < number_of_groups).unsqueeze(1)
         index = group.clamp(max=number_of_groups - 1)
         updated = table[rows, index] + increments[:, step].double()
-        phases.append(updated)
+        phases.append(torch.where(real, updated, 0.0))
         table = torch.index_put(table, (rows, index), torch.where(real, updated, table[rows, index]))
     return torch.stack(phases, dim=1) % (2 * math.pi), table % (2 * math.pi)
+
+
+def phase_scan_plain(
+    increments: Tensor,
+    groups: Tensor | None,
+    number_of_groups: int,
+    initial: Tensor | None = None,
+    scale_gradient: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`phase_scan` in plain operations on whole tensors, sums in fp64; arguments as there, phases in fp64.
+
+    What the path "reference" runs: sorting and one cumulative sum, as the published implementation does it in fp32.
+    """
+    start = initial
+    if initial is not None and not initial.is_floating_point():
+        start = initial.to(torch.float64) * RADIANS_PER_STEP
+    sums, table = grouped_sum_plain(increments, groups, number_of_groups, start, scale_gradient)
+    return sums % (2 * math.pi), packed_table(table)

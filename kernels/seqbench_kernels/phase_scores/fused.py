@@ -24,9 +24,13 @@ class _Phasor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, angles: Tensor) -> Tensor:
         size = angles.shape[-1]
-        features = angles.new_empty(*angles.shape[:-1], 2 * size)
-        torch.sin(angles, out=features[..., :size])
-        torch.cos(angles, out=features[..., size:])
+        if torch.compiler.is_compiling():
+            # It cannot trace results that are written into a part of a tensor, and joins the parts itself.
+            features = torch.cat((angles.sin(), angles.cos()), dim=-1)
+        else:
+            features = angles.new_empty(*angles.shape[:-1], 2 * size)
+            torch.sin(angles, out=features[..., :size])
+            torch.cos(angles, out=features[..., size:])
         ctx.save_for_backward(features)
         return features
 

@@ -1,13 +1,17 @@
 """Selective scan: Mamba's recurrence with input-dependent step sizes, input and output maps."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from seqbench_kernels.selective_scan.cpu import selective_scan_loop
-from seqbench_kernels.selective_scan.cuda import mamba_ssm_installed, selective_scan_mamba_ssm
+from seqbench_kernels.dispatch import REFERENCE, Operation, Path
+from seqbench_kernels.selective_scan.cuda import MAMBA_SSM, selective_scan_mamba_ssm, unavailable
+from seqbench_kernels.selective_scan.operators import selective_scan_loop
 from seqbench_kernels.selective_scan.reference import selective_scan_reference
 
-__all__ = ["selective_scan", "selective_scan_loop", "selective_scan_path", "selective_scan_reference"]
+__all__ = ["OPERATION", "selective_scan", "selective_scan_loop", "selective_scan_path", "selective_scan_reference"]
 
 
 def selective_scan(
@@ -30,25 +34,59 @@ def selective_scan(
 
     Raises:
         ValueError: for shapes that do not fit each other.
+        UnknownPathError: when the path that was asked for (seqbench_kernels.dispatch) cannot serve.
     """
     _check_shapes(u, dt, A, B, C, D, initial_state)
     arguments = [u, dt, A, B, C, D] if initial_state is None else [u, dt, A, B, C, D, initial_state]
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in arguments) else torch.float32
     widened = [tensor.to(dtype) for tensor in arguments]
-    if initial_state is None and dtype == torch.float32 and _uses_mamba_ssm(u.device):
-        return selective_scan_mamba_ssm(*widened)
+    path = OPERATION.choose(u.device, dtype)
+    if path == REFERENCE:
+        return selective_scan_reference(*widened)
+    if path == MAMBA_SSM:
+        if initial_state is None:
+            return selective_scan_mamba_ssm(*widened)
+        # Its kernel starts from zero: this path continues a state by the loop, and the record says so.
+        OPERATION.taken.add(_LOOP)
     return selective_scan_loop(*widened)
 
 
 def selective_scan_path(device: torch.device | str) -> str:
-    """Which implementation `selective_scan` takes on a device, in words."""
-    if _uses_mamba_ssm(torch.device(device)):
-        return "selective scan by mamba_ssm's kernel (torch loop where a state is continued)"
-    return "selective scan by a chunked torch loop"
+    """Which implementation `selective_scan` takes on a device in fp32, in words."""
+    # Asked without noting a path as taken, which `choose` would.
+    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
 
 
-def _uses_mamba_ssm(device: torch.device) -> bool:
-    return device.type == "cuda" and mamba_ssm_installed()
+_LOOP = "cpu"
+_WORDS = {
+    MAMBA_SSM: "selective scan by mamba_ssm's kernel (torch loop where a state is continued)",
+    _LOOP: "selective scan by a chunked torch loop",
+    REFERENCE: "selective scan by its reference, one token at a time",
+}
+
+
+def _cases(device: torch.device) -> Mapping[str, Callable[[], tuple[Any, ...]]]:
+    def case(batch: int, length: int, channels: int, state: int) -> Callable[[], tuple[Any, ...]]:
+        def build() -> tuple[Any, ...]:
+            # Initial values of Mamba: step sizes from 0.001 to 0.1, A from -1 to -state.
+            u, B, C = (torch.randn(batch, length, size, device=device) for size in (channels, state, state))
+            dt = torch.empty(batch, length, channels, device=device).uniform_(0.001, 0.1)
+            A = -torch.arange(1.0, state + 1, device=device).repeat(channels, 1)
+            return tuple(tensor.requires_grad_() for tensor in (u, dt, A, B, C, torch.ones(channels, device=device)))
+
+        return build
+
+    sizes = ((64, 40, 128, 16), (4, 512, 256, 16), (1, 512, 1536, 16))
+    return {f"{b} x {t} tokens, {c} channels, state {n}": case(b, t, c, n) for b, t, c, n in sizes}
+
+
+OPERATION = Operation(
+    "selective_scan",
+    selective_scan,
+    # The loop is written for CPU and serves other devices too.
+    (Path(MAMBA_SSM, unavailable), Path(_LOOP), Path(REFERENCE, by_default=False)),
+    _cases,
+)
 
 
 def _check_shapes(

@@ -7,10 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MAMBA_SSM = "mamba_ssm"
 
-def mamba_ssm_installed() -> bool:
-    """Whether the package is there at all. One that is there and cannot be imported is an error, not an absence."""
-    return find_spec("mamba_ssm") is not None
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the package cannot serve tensors of a device and dtype, or None when it can.
+
+    A package that is there and cannot be imported is an error when it runs, not an absence.
+    """
+    if device.type != "cuda":
+        return "it is a CUDA kernel"
+    if dtype != torch.float32:
+        return "it is called in fp32 only"
+    return None if find_spec("mamba_ssm") is not None else "the package mamba_ssm is not installed"
 
 
 def selective_scan_mamba_ssm(
