@@ -1,11 +1,6 @@
 """Causal softmax attention over the last `window` tokens, or over all of them."""
 
-from seqbench_kernels.dispatch import Operation, Path
-from seqbench_kernels.sliding_window_attention.dispatch import sliding_window_attention
+from seqbench_kernels.sliding_window_attention.dispatch import OPERATION, sliding_window_attention
 from seqbench_kernels.sliding_window_attention.reference import sliding_window_attention_reference
-
-OPERATION = Operation(
-    "sliding_window_attention", sliding_window_attention, (Path("sdpa"), Path("reference"))
-)
 
 __all__ = ["OPERATION", "sliding_window_attention", "sliding_window_attention_reference"]

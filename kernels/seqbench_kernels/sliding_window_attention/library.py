@@ -9,6 +9,9 @@ from seqbench_kernels.sliding_window_attention.reference import attention_mask
 # Below this many keys one masked call is faster than cutting into blocks (measured on 2 CPU cores, window 4 to 128).
 _DENSE_BELOW = 64
 
+# Queries that share a mask where full attention continues a prefix: 256 KiB of mask for each 1,000 keys.
+_MASK_ROWS = 256
+
 
 def library_attention(
     query: Tensor,
@@ -18,30 +21,49 @@ def library_attention(
     prefix_valid: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`sliding_window_attention_reference` by scaled_dot_product_attention; with a window linear in the length."""
-    total = key.shape[2]
-    if window is None or total <= max(_DENSE_BELOW, 2 * window):
-        return _one_call(query, key, value, window, prefix_valid, dropout)
-    return _blockwise(query, key, value, window, prefix_valid, dropout)
+    """`sliding_window_attention_reference` by scaled_dot_product_attention.
 
-
-def _one_call(
-    query: Tensor, key: Tensor, value: Tensor, window: int | None, prefix_valid: Tensor | None, dropout: float
-) -> Tensor:
+    With a window, time and memory are linear in the length; without one, memory is.
+    """
     length, total = query.shape[2], key.shape[2]
-    mask = None
-    # Without a window, torch needs no mask for a whole sequence nor for a single token that sees all keys.
-    if window is not None or (total > length and (length > 1 or prefix_valid is not None)):
-        mask = attention_mask(length, total, window, prefix_valid, query.device)
+    if window is not None and window >= total:
+        window = None
+    if window is not None:
+        if total > max(_DENSE_BELOW, 2 * window):
+            return _blockwise(query, key, value, window, prefix_valid, dropout)
+    elif total == length or (length == 1 and prefix_valid is None):
+        # A whole sequence, or a single token that sees all keys: no mask at all.
+        return _one_call(query, key, value, None, dropout)
+    elif length > _MASK_ROWS:
+        return _by_rows(query, key, value, prefix_valid, dropout)
+    mask = attention_mask(length, total, window, prefix_valid, query.device)
+    return _one_call(query, key, value, mask, dropout)
+
+
+def _one_call(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=mask is None and length > 1,
+        # In this order: torch.compile can branch on a comparison of lengths, but has no value of it.
+        is_causal=query.shape[2] > 1 and mask is None,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _by_rows(query: Tensor, key: Tensor, value: Tensor, prefix_valid: Tensor | None, dropout: float) -> Tensor:
+    """Full attention behind a prefix, a few queries at a time over the keys up to their last one."""
+    prefix = key.shape[2] - query.shape[2]
+    outputs = []
+    for start in range(0, query.shape[2], _MASK_ROWS):
+        rows = query[:, :, start : start + _MASK_ROWS]
+        end = prefix + start + rows.shape[2]
+        valid = None if prefix_valid is None else F.pad(prefix_valid, (0, start), value=True)
+        mask = attention_mask(rows.shape[2], end, None, valid, query.device)
+        outputs.append(_one_call(rows, key[:, :, :end], value[:, :, :end], mask, dropout))
+    return torch.cat(outputs, dim=2)
 
 
 def _blockwise(
