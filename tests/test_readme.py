@@ -23,7 +23,7 @@ def _commands() -> list[str]:
 @pytest.mark.parametrize("command", _commands())
 def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -> None:
     arguments = shlex.split(command)[1:]
-    if arguments[0] in ("check", "runs"):
+    if arguments[0] in ("check", "runs", "speed"):
         # Minutes of work, and a store that is not here; that the options exist is what a README can get wrong.
         arguments += ["--help"]
     if arguments[0] in ("run", "compare"):

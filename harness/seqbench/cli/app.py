@@ -20,6 +20,7 @@ class LazyGroup(click.Group):
         "run": "seqbench.cli.run:run",
         "runs": "seqbench.cli.runs:list_runs",
         "show": "seqbench.cli.show:show",
+        "speed": "seqbench.cli.speed:speed",
         "verify": "seqbench.cli.verify:verify",
     }
 

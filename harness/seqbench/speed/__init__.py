@@ -1,0 +1,1 @@
+"""Speed and memory of models and kernels, measured side by side in one process."""
