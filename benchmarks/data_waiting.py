@@ -8,7 +8,6 @@ under 2 %.
 """
 
 import argparse
-import json
 import random
 import tempfile
 import time
@@ -16,23 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from short_training import short_training, time_training
 
 from seqbench.contracts import Batch
 from seqbench.environment import tune_allocator
 from seqbench.plan import RunPlan, resolve
 from seqbench.request import RunRequest
-from seqbench.runner import build_model
-from seqbench.training.trainer import Trainer
 
 LIMIT = 0.02
-
-
-class _Silent:
-    def advance(self, step: int, share: float, loss: float, tokens_per_second: float) -> None:
-        """Show nothing."""
-
-    def note(self, message: str) -> None:
-        """Show nothing."""
 
 
 class _Clock:
@@ -60,24 +50,7 @@ def write_texts(folder: Path, files: int, words: int) -> None:
 def waiting_share(plan: RunPlan, folder: Path) -> tuple[float, float]:
     """Share of the training time that was spent waiting, and seconds a step."""
     clock = _Clock(plan.task)
-    with (folder / "metrics.jsonl").open("w") as file:
-
-        def log(record: dict[str, Any]) -> None:
-            file.write(json.dumps(record) + "\n")
-
-        trainer = Trainer(
-            build_model(plan),
-            plan.task,
-            plan.trainer,
-            plan.seed,
-            plan.device,
-            plan.precision,
-            folder / "checkpoints",
-            log,
-        )
-        started = time.perf_counter()
-        trainer.train(_Silent(), lambda step: None)
-        seconds = time.perf_counter() - started
+    seconds = time_training(plan, folder)
     return sum(clock.seconds) / seconds, seconds / plan.trainer.steps
 
 
@@ -88,12 +61,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
     tune_allocator()
-    changes = {
-        "steps": str(arguments.steps),
-        "warmup_steps": "5",
-        "checkpoint_interval": "0",
-        "evaluation_interval": "0",
-    }
     worst = []
     with tempfile.TemporaryDirectory() as name:
         data = Path(arguments.data or Path(name) / "texts")
@@ -103,7 +70,9 @@ def main() -> None:
         for model in arguments.models.split(","):
             folder = Path(name) / model
             folder.mkdir()
-            plan = resolve(RunRequest(model, "byte-lm", changes={**changes, "task.data": str(data)}))
+            plan = resolve(
+                RunRequest(model, "byte-lm", changes={**short_training(arguments.steps), "task.data": str(data)})
+            )
             share, seconds = waiting_share(plan, folder)
             worst.append(share)
             print(f"{model}: {share:.2%} of the training time waiting for batches, {1000 * seconds:.0f} ms a step")

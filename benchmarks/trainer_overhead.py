@@ -12,10 +12,10 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from short_training import short_training, time_training
 
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import tune_allocator
@@ -24,15 +24,6 @@ from seqbench.request import RunRequest
 from seqbench.runner import build_model
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.schedule import learning_rate_at
-from seqbench.training.trainer import Trainer
-
-
-class _Silent:
-    def advance(self, step: int, share: float, loss: float, tokens_per_second: float) -> None:
-        """Show nothing."""
-
-    def note(self, message: str) -> None:
-        """Show nothing."""
 
 
 def time_bare_loop(plan: RunPlan, log: Path) -> float:
@@ -62,28 +53,6 @@ def time_bare_loop(plan: RunPlan, log: Path) -> float:
         return time.perf_counter() - started
 
 
-def time_trainer(plan: RunPlan, folder: Path) -> float:
-    with (folder / "metrics.jsonl").open("w") as file:
-
-        def log(record: dict[str, Any]) -> None:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-
-        trainer = Trainer(
-            build_model(plan),
-            plan.task,
-            plan.trainer,
-            plan.seed,
-            plan.device,
-            plan.precision,
-            folder / "checkpoints",
-            log,
-        )
-        started = time.perf_counter()
-        trainer.train(_Silent(), lambda step: None)
-        return time.perf_counter() - started
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pmnet")
@@ -92,13 +61,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     arguments = parser.parse_args()
     tune_allocator()
-    changes = {
-        "steps": str(arguments.steps),
-        "warmup_steps": "5",
-        "checkpoint_interval": "0",
-        "evaluation_interval": "0",
-    }
-    plan = resolve(RunRequest(arguments.model, arguments.task, changes=changes))
+    plan = resolve(RunRequest(arguments.model, arguments.task, changes=short_training(arguments.steps)))
     ratios = []
     with tempfile.TemporaryDirectory() as name:
         for pair in range(-1, arguments.pairs):
@@ -106,9 +69,9 @@ def main() -> None:
             folder.mkdir()
             # The order alternates, so that a machine that drifts favours neither.
             if pair % 2:
-                bare, ours = time_bare_loop(plan, folder / "bare.jsonl"), time_trainer(plan, folder)
+                bare, ours = time_bare_loop(plan, folder / "bare.jsonl"), time_training(plan, folder)
             else:
-                ours, bare = time_trainer(plan, folder), time_bare_loop(plan, folder / "bare.jsonl")
+                ours, bare = time_training(plan, folder), time_bare_loop(plan, folder / "bare.jsonl")
             if pair >= 0:  # the first pair warms up
                 ratios.append(bare / ours)
                 print(f"pair {pair}: bare {bare:.2f} s, trainer {ours:.2f} s, throughput ratio {ratios[-1]:.3f}")

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,19 @@ import torch
 
 import seqbench
 
+# What decides rounding besides versions, in environment.json.
+_ROUNDING = ("device_name", "threads", "kernels")
+_ROUNDING_PACKAGES = ("torch", "transformers")
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, threads and settings that can change numbers or speed, as plain data."""
+# Instructions that multiply bfloat16 numbers, as torch calls them.
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
+
+def describe_environment(device: torch.device, kernels: str = "") -> dict[str, Any]:
+    """Versions, hardware, threads and settings that can change numbers or speed, as plain data.
+
+    `kernels` is the request for paths of kernels, "" for none.
+    """
     return {
         "seqbench": seqbench.__version__,
         "commit": _commit(),
@@ -30,9 +41,42 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "bf16_in_hardware": bf16_in_hardware(device),
         "allocator": "tuned" if tune_allocator() else "default",
+        "kernels": kernels,
         "packages": _packages(),
     }
+
+
+def rounding_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides rounding and is not the same in two environments, such as "threads 1, now 2"."""
+    # A run from before requests were recorded had none.
+    values = [(key, before.get(key, "" if key == "kernels" else None), now[key]) for key in _ROUNDING]
+    values += [(key, before.get("packages", {}).get(key), now["packages"].get(key)) for key in _ROUNDING_PACKAGES]
+    return [f"{key} {_shown(one)}, now {_shown(other)}" for key, one, other in values if one != other]
+
+
+def _shown(value: Any) -> Any:
+    return value if value != "" else "by default"
+
+
+def bf16_in_hardware(device: torch.device) -> bool | None:
+    """Whether the device multiplies bfloat16 numbers itself; None where torch cannot tell.
+
+    Elsewhere a processor widens them first: matrix products in bfloat16 took twice the time of fp32 without such
+    instructions and between a half and a fifth of it with them (AMD EPYC with AVX-512, one thread).
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Not every version of torch that runs this has it.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS) if capabilities else None
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with that many threads on the CPU; None leaves torch's choice."""
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 @cache

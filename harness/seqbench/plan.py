@@ -14,6 +14,7 @@ import seqbench
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.errors import RequestError
 from seqbench.initial_weights import InitialWeights, find_initial_weights
+from seqbench.kernels import asked_paths, check_request
 from seqbench.matching import TOLERANCE, Match, ParameterBudget, match_parameters
 from seqbench.registry import find_model, find_task
 from seqbench.request import RunRequest
@@ -43,6 +44,8 @@ class RunPlan:
         parameter_budget, match: the size asked for, and what the solver found for the whole model; None where the
             preset decides.
         split: what the trained model is measured on.
+        kernels: the request for paths of kernels, checked; "" for none.
+        threads: that the CPU was asked to compute with; None for torch's choice.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -62,6 +65,8 @@ class RunPlan:
     parameter_budget: ParameterBudget | None
     match: Match | None
     split: str
+    kernels: str = ""
+    threads: int | None = None
 
     @property
     def label(self) -> str:
@@ -78,7 +83,8 @@ class RunPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the numbers. The commit, and the place where data lies, are recorded with a run but are no part
-        of it.
+        of it. Kernels and threads decide rounding alone and are none either, except where time is the budget: there
+        they decide how far training gets.
         """
         data, weights = self.task.data_identity(), self.model.weights_sha256()
         return {
@@ -104,6 +110,15 @@ class RunPlan:
             "seed": self.seed,
             "precision": self.precision,
             "device": self.device.type,
+            **({"speed": self._speed} if self.budget.kind == "seconds" and self._speed else {}),
+        }
+
+    @property
+    def _speed(self) -> dict[str, Any]:
+        """What was asked for that makes steps faster or slower."""
+        return {
+            **({"kernels": self.kernels} if self.kernels else {}),
+            **({"threads": self.threads} if self.threads else {}),
         }
 
     @property
@@ -144,6 +159,8 @@ def resolve(request: RunRequest) -> RunPlan:
     trainer = _trainer_settings(request, task, task_preset, changes["trainer"])
     if trainer.steps == 0 and "steps" not in changes["trainer"]:
         _require_weights(request, model)
+    device, kernels = choose_device(request.device), asked_paths(request.kernels)
+    check_request(kernels, device)
     return RunPlan(
         model_name=request.model,
         task_name=request.task,
@@ -154,13 +171,15 @@ def resolve(request: RunRequest) -> RunPlan:
         trainer=trainer,
         ablation=ablation,
         seed=request.seed,
-        device=choose_device(request.device),
+        device=device,
         precision=request.precision,
         initial_weights=initial_weights,
         budget=_training_budget(request, trainer),
         parameter_budget=parameter_budget,
         match=match,
         split=request.split,
+        kernels=kernels,
+        threads=request.threads,
     )
 
 

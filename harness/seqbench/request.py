@@ -24,6 +24,9 @@ class RunRequest:
         allow_unmatched: run also when no width meets the parameters within the tolerance.
         budget_kind, budget_target: "tokens", "flops" or "seconds" to train for; None for the trainer's steps.
         split: what the trained model is measured on; "validation" for trials of a search, which never see the test set.
+        kernels: paths that kernels are asked to take, such as "reference" or "scan=reference,attention=triton"; "" for
+            their own choice, None for what the environment variable SEQBENCH_KERNELS says.
+        threads: that the CPU computes with; None for torch's choice.
     """
 
     model: str
@@ -41,6 +44,8 @@ class RunRequest:
     budget_kind: str | None = None
     budget_target: float | None = None
     split: str = "test"
+    kernels: str | None = None
+    threads: int | None = None
 
     def arguments(self) -> list[str]:
         """The same request as arguments of `bench run`."""
@@ -55,6 +60,8 @@ class RunRequest:
             "init": self.init,
             "params": self.parameters,
             "params-total": self.parameters_total,
+            "kernels": self.kernels,
+            "threads": self.threads,
         }
         if self.budget_kind is not None:
             options[self.budget_kind] = self.budget_target

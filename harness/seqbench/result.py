@@ -1,6 +1,7 @@
 """What result.json says of a run."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -93,6 +94,16 @@ def outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dict
         "data_order_sha256": state.data_order,
         "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements],
     }
+
+
+def with_kernel_paths(plan: RunPlan, result: dict[str, Any], taken: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The result with the paths of operations that ran in place of what the plugin says of its kernels.
+
+    `taken` is operation -> names of paths; a model that runs none of the operations keeps its plugin's words.
+    """
+    words = ", ".join(f"{operation} by {' and '.join(paths)}" for operation, paths in taken.items())
+    confounds = result["confounds"] | ({"kernel path": words} if words else {})
+    return {**result, "confounds": confounds, "kernels": {"requested": plan.kernels, "taken": dict(taken)}}
 
 
 def _parameter_budget(plan: RunPlan) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import errno
 import os
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import torch
 from transformers import PreTrainedModel, set_seed
 
 from seqbench.contracts import Evaluation
-from seqbench.environment import available_bytes, describe_environment
+from seqbench.environment import available_bytes, describe_environment, rounding_differences
 from seqbench.errors import RequestError, RunFailure
 from seqbench.initial_weights import load_weights
+from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
 from seqbench.report.model_card import model_card
 from seqbench.report.results import values_by_place
-from seqbench.result import facts, failed, header, outcome
+from seqbench.result import facts, failed, header, outcome, with_kernel_paths
+from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
     finite,
     read_json_lines,
@@ -55,7 +58,9 @@ def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
     available = available_bytes(plan.device)
     require_weights(plan, available_bytes(torch.device("cpu")))
     model = build_model(plan)
-    estimate = estimate_memory(plan, model)
+    # It is estimated on the CPU, where a GPU's paths cannot serve.
+    with requested_paths(plan.kernels if plan.device.type == "cpu" else ""):
+        estimate = estimate_memory(plan, model)
     require_memory(plan, estimate, available)
     return model, estimate
 
@@ -84,9 +89,9 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
             _enter(plan, folder)
             result = failed(plan, {}, *_explain(error, folder))
         else:
-            _enter(plan, folder)
+            differences = _enter(plan, folder)
             folder.remove_result()
-            result = _attempt(plan, model, training, folder)
+            result = _attempt(plan, model, training, folder, differences)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
         _store(result, folder)
@@ -133,6 +138,23 @@ def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
     return folder.finished_result(plan.run_hash)
 
 
+def made_otherwise(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """What was asked for in another way when the stored result was made, such as "kernels 'reference'".
+
+    A result does not depend on it but for rounding, and so it is not part of the run's hash.
+    """
+    try:
+        stored = folder.read_environment()
+    except DamagedFile:
+        return []
+    found = []
+    if stored and stored.get("kernels", "") != plan.kernels:
+        found.append(f"--kernels {stored.get('kernels', '')!r} instead of {plan.kernels!r}")
+    if stored and plan.threads not in (None, stored.get("threads")):
+        found.append(f"{stored.get('threads')} threads instead of {plan.threads}")
+    return found
+
+
 def stands(result: dict[str, Any], retry_failed: bool) -> bool:
     """Whether a stored result is the answer: not when it is a failure that is to be tried again."""
     return not (retry_failed and result["status"] == "failed")
@@ -152,8 +174,11 @@ def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) 
     return result
 
 
-def _enter(plan: RunPlan, folder: RunFolder) -> None:
-    folder.open(describe(plan), describe_environment(plan.device))
+def _enter(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """Open the folder; what decides rounding and was otherwise when the run was at work there before."""
+    before, now = folder.read_environment(), describe_environment(plan.device, plan.kernels)
+    folder.open(describe(plan), now)
+    return rounding_differences(before, now) if before else []
 
 
 def _store(result: dict[str, Any], folder: RunFolder) -> None:
@@ -177,18 +202,35 @@ def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedM
     if result["status"] != "complete":
         raise RunFailure("training-failed", f"the run that trains the model failed ({folder.path})")
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
+    # A result from before paths were recorded has none.
+    known |= {key: result[key] for key in ("kernels", "continued") if key in result}
     return load_trained(plan, folder), {**known, "trained_in": trained.folder_name}
 
 
 def _attempt(
-    plan: RunPlan, model: PreTrainedModel, training: dict[str, Any] | None, folder: RunFolder
+    plan: RunPlan,
+    model: PreTrainedModel,
+    training: dict[str, Any] | None,
+    folder: RunFolder,
+    differences: list[str],
 ) -> dict[str, Any]:
-    """The result of training and testing, or a failed one with what was known before."""
+    """The result of training and testing, or a failed one with what was known before.
+
+    `differences` are those to the process that was at work on the run before.
+    """
     known: dict[str, Any] = {}
     try:
         known = facts(plan, model)
-        measured = _train_and_test(plan, model, folder) if training is None else _test(plan, model, training, folder)
-        result = {**header(plan), **known, **measured}
+        with requested_paths(plan.kernels):
+            forget_taken_paths()
+            if training is None:
+                measured = _train_and_test(plan, model, folder, differences)
+            else:
+                measured = _test(plan, model, training, folder)
+            taken = _all_taken(
+                taken_paths(), (training or {}).get("kernels", {}).get("taken", {}), *_logged_paths(folder)
+            )
+        result = with_kernel_paths(plan, {**header(plan), **known, **measured}, taken)
         result["notes"] = [*known["notes"], *diagnostics_notes(read_json_lines(folder.metrics))]
         if training is None:
             write_text(folder.model / "README.md", model_card(result, model))
@@ -201,7 +243,27 @@ def _attempt(
         folder.close()
 
 
-def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) -> dict[str, Any]:
+def _all_taken(*records: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Operation -> every path that ran according to one of the records."""
+    names = sorted({name for record in records for name in record})
+    return {name: sorted({path for record in records for path in record.get(name, ())}) for name in names}
+
+
+def _logged_paths(folder: RunFolder) -> list[dict[str, list[str]]]:
+    """What earlier processes have logged of the paths that ran, up to the checkpoint from which the run went on."""
+    if not folder.metrics.exists():
+        return []
+    return [row["taken"] for row in read_json_lines(folder.metrics) if row["kind"] == "kernels"]
+
+
+def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, differences: list[str]) -> dict[str, Any]:
+
+    def before_saving() -> None:
+        # The process that goes on from this checkpoint does not know what ran in this one.
+        if taken_paths():
+            folder.log({"kind": "kernels", "step": trainer.state.step, "taken": taken_paths()})
+        folder.flush_log()
+
     trainer = Trainer(
         model,
         plan.task,
@@ -213,7 +275,7 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) ->
         folder.log,
         plan.budget,
         lambda length: plan.model.flops(plan.model_config, length).training_total,
-        folder.flush_log,
+        before_saving,
     )
     diagnostics = Diagnostics(
         plan.model, model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.log
@@ -221,7 +283,10 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) ->
     folder.rewind_metrics(trainer.state.step)
     with TrainingProgress(f"{plan.label} seed {plan.seed}", plan.budget.progress(trainer.state)) as progress:
         if trainer.state.step:
-            progress.note(f"continues from step {trainer.state.step}")
+            told = f"; {'; '.join(differences)}: not to the bit as in one go" if differences else ""
+            progress.note(f"continues from step {trainer.state.step}{told}")
+            if differences:
+                folder.log({"kind": "continued", "step": trainer.state.step, "differences": differences})
 
         def validate(step: int) -> None:
             evaluation = plan.task.evaluate(predictor_of(plan, model, tell=progress.evaluated), "validation")
@@ -245,7 +310,13 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder) ->
     write_folder_atomically(folder.model, model.save_pretrained)
     # With the weights stored, one is enough to test again from.
     keep_newest(folder.checkpoints, 1)
-    return {**outcome(plan, state, evaluation), "diagnostics": diagnosed}
+    return {**outcome(plan, state, evaluation), "diagnostics": diagnosed, **_continued(folder)}
+
+
+def _continued(folder: RunFolder) -> dict[str, Any]:
+    """Where the run went on in other circumstances than it was begun in; nothing where it did not."""
+    rows = [row for row in read_json_lines(folder.metrics) if row["kind"] == "continued"]
+    return {"continued": [{key: row[key] for key in ("step", "differences")} for row in rows]} if rows else {}
 
 
 def _test(plan: RunPlan, model: PreTrainedModel, training: dict[str, Any], folder: RunFolder) -> dict[str, Any]:

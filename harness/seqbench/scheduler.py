@@ -50,22 +50,25 @@ class _Child:
     timed_out: bool = False
 
 
-def places(jobs: int | None, device: str, budget_kind: str | None) -> list[Place]:
+def places(jobs: int | None, device: str, budget_kind: str | None, threads: int | None = None) -> list[Place]:
     """Places for as many runs side by side as asked for, or as the machine is best used with.
 
     On a GPU machine a place is a device. On the CPU the cores are shared out evenly, one run per core when nothing is
-    asked for: small models gain little from a second thread. Budgets in seconds have one place: their runs are made
-    alone.
+    asked for: small models gain little from a second thread. With `threads`, each run has that many, and there are as
+    many places as the cores suffice for. Budgets in seconds have one place: their runs are made alone.
     """
     if budget_kind == "seconds":
         jobs = 1
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         devices = torch.cuda.device_count()
         return [Place({"CUDA_VISIBLE_DEVICES": str(index)}) for index in range(min(jobs or devices, devices))]
+    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
+    if threads is not None:
+        # Each run sets them for torch by its option; the variable is for other libraries.
+        return [Place({"OMP_NUM_THREADS": str(threads)}) for _ in range(jobs or max(1, cores // threads))]
     if jobs == 1:
         # The only run keeps the threads that it would have on its own.
         return [Place({})]
-    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
     jobs = jobs or cores
     return [Place({"OMP_NUM_THREADS": str(max(1, cores // jobs))}) for _ in range(jobs)]
 

@@ -47,6 +47,8 @@ def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
         parameter_budget=None,
         match=None,
         split=identity["split"],
+        kernels=identity.get("speed", {}).get("kernels", ""),
+        threads=identity.get("speed", {}).get("threads"),
     )
 
 

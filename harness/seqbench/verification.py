@@ -1,14 +1,16 @@
 """`bench verify`: whether the figures of a finished run follow from its files."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqbench.accounting import count_parameters
 from seqbench.contracts import Measurement
-from seqbench.environment import describe_environment
+from seqbench.environment import describe_environment, rounding_differences
 from seqbench.errors import RequestError
+from seqbench.kernels import asked_paths, check_request, forget_taken_paths, requested_paths, taken_paths
 from seqbench.plan import RunPlan
 from seqbench.runner import evaluate_trained, load_trained
 from seqbench.store.files import finite
@@ -20,10 +22,6 @@ from seqbench.training.data_order import DataOrderHash
 # prediction in a thousand may tip over.
 _RELATIVE_ROUNDING = 1e-4
 _TIPPED_SHARE = 1e-3
-
-# What decides rounding, in environment.json.
-_ROUNDING = ("device_name", "threads")
-_ROUNDING_PACKAGES = ("torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -41,28 +39,36 @@ class Finding:
     detail: str
 
 
-def verify_run(folder: RunFolder, runs: Path) -> list[Finding]:
+def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None) -> list[Finding]:
     """Make the test figures of a finished run again from its weights, and its data order from its seed.
 
-    On the same machine with the same threads and versions the figures must be equal to the bit, elsewhere up to
-    rounding.
+    On the same machine with the same threads, kernels and versions the figures must be equal to the bit, elsewhere up
+    to rounding.
 
     Args:
         folder: of the run.
         runs: the store, in which the run is looked for that trained the model of an ablation at evaluation alone.
+        kernels: the request for paths of kernels; None for the one that the run was made with.
 
-    Raises RequestError when there is no finished run of the installed version, or its files cannot be read.
+    Raises RequestError when there is no finished run of the installed version, its files cannot be read, or kernels
+    cannot follow the request.
     """
     plan, result = stored_plan(folder), folder.read_result()
     if result is None:
         raise RequestError(f"{folder.path} holds a run that is not finished; its command goes on")
     if result["status"] != "complete":
         raise RequestError(f"{folder.path} holds a failed run ({result['failure']['reason']}), which has no figures")
+    before = folder.read_environment()
+    plan = dataclasses.replace(plan, kernels=asked_paths(before.get("kernels", "") if kernels is None else kernels))
+    check_request(plan.kernels, plan.device)
     trained = RunFolder(runs / result["trained_in"]) if "trained_in" in result else folder
     model = load_trained(plan, trained)
     parameters = count_parameters(plan.model, model)
-    evaluation = evaluate_trained(plan, model)
-    elsewhere = _differences(folder.read_environment(), describe_environment(plan.device))
+    with requested_paths(plan.kernels):
+        forget_taken_paths()
+        evaluation = evaluate_trained(plan, model)
+    elsewhere = rounding_differences(before, describe_environment(plan.device, plan.kernels))
+    elsewhere += _other_paths(result, taken_paths())
     exact = not elsewhere
     detail = "as then: figures must be equal" if exact else f"figures may differ by rounding: {', '.join(elsewhere)}"
     damages = [str(damage).splitlines()[0] for damage in folder.damages()]
@@ -79,11 +85,17 @@ def _equal(what: str, stored: Any, found: Any) -> Finding:
     return Finding(what, stored == found, "equal" if stored == found else f"stored {stored}, found {found}")
 
 
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What decides rounding and is not as it was."""
-    values = [(key, stored.get(key), now[key]) for key in _ROUNDING]
-    values += [(key, stored.get("packages", {}).get(key), now["packages"].get(key)) for key in _ROUNDING_PACKAGES]
-    return [f"{key} {before}, now {after}" for key, before, after in values if before != after]
+def _other_paths(result: Mapping[str, Any], taken: Mapping[str, Sequence[str]]) -> list[str]:
+    """Paths that run now and did not when the run was made: of a package that was not there, for example."""
+    if "kernels" not in result:
+        return []
+    before = result["kernels"]["taken"]
+    new = {name: [path for path in paths if path not in before.get(name, ())] for name, paths in taken.items()}
+    return [
+        f"{name} {' and '.join(before.get(name, ['not run']))}, now {' and '.join(paths)}"
+        for name, paths in new.items()
+        if paths
+    ]
 
 
 def _compare_measurements(

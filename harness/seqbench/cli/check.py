@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from seqbench.cli.console import console
-from seqbench.cli.options import EXIT_FAILED, friendly_errors, parse_changes
+from seqbench.cli.options import EXIT_FAILED, friendly_errors, kernels_option, parse_changes, tell_broken_kernels
 from seqbench.errors import RequestError
 from seqbench.report.document import Row, Sheet
 
@@ -30,9 +30,12 @@ _COLOURS = {"passed": "", "failed": "red", "declared": "yellow"}
     metavar="task.FIELD=VALUE",
     help="Change a field of a task's config, such as where its data lies; may be repeated.",
 )
+@kernels_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
-def check(name: str, preset: str | None, kind: str | None, changes: tuple[str, ...], as_json: bool) -> None:
+def check(
+    name: str, preset: str | None, kind: str | None, changes: tuple[str, ...], kernels: str | None, as_json: bool
+) -> None:
     """Hold a model or a task to the contract of plugins, clause by clause.
 
     NAME is a name from `bench list`, with its argument where it takes one (name:argument), or package.module:Class.
@@ -50,11 +53,22 @@ def check(name: str, preset: str | None, kind: str | None, changes: tuple[str, .
     from seqbench.testing import examine_model_plugin, examine_task_plugin
 
     if (kind or _kind_of(name)) == "task":
+        if kernels is not None:
+            raise RequestError(f"--kernels is for models, and {name} is a task; leave it out")
         report = examine_task_plugin(name, preset=preset, changes=_of_task(parse_changes(changes)))
     elif changes:
         raise RequestError(f"--set changes fields of a task, and {name} is a model; name one of its presets")
     else:
-        report = examine_model_plugin(name, preset=preset)
+        import torch
+
+        from seqbench.kernels import asked_paths, check_request, requested_paths
+
+        if kernels is not None:
+            tell_broken_kernels()
+        paths = asked_paths(kernels)
+        check_request(paths, torch.device("cpu"))
+        with requested_paths(paths):
+            report = examine_model_plugin(name, preset=preset)
     tracebacks = click.get_current_context().params["traceback"]
     if as_json:
         click.echo(json.dumps(_as_data(report), indent=2))

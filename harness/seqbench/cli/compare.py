@@ -110,7 +110,7 @@ def compare(
     request = shared_request("", first_seed, shared)
     parts = _by_model("--ablate", "NAME", ablations, names)
     requests = columns(request, names, parts, _only_one_each(_by_model("--init", "CHECKPOINT", checkpoints, names)))
-    where = places(jobs, request.device, request.budget_kind)
+    where = places(jobs, request.device, request.budget_kind, request.threads)
     grid = plan_grid(requests, seeds, runs)
     search = _search(axes, requests, trial_share, halving, grid)
     if not dry_run:

@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from seqbench.report.item_scores import ItemScores, ReadItems, read_item_scores
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result, overall
+from seqbench.runner import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
 from seqbench.store.damage import set_aside
 from seqbench.store.files import finite, remove_leftovers, write_json, write_text
@@ -79,6 +81,7 @@ def carry_out(
     hashes = [cell.plan.run_hash for cell in grid]
     _make_folder(folder, hashes)
     results = run_all(grid, runs, retry_failed, where, folder / "logs", limit)
+    _tell_made_otherwise(grid)
     require_comparable(grid, results)
     results = with_hardware(grid, results)
     curves = cumulative_curves(results, _curve_reader(grid))
@@ -93,6 +96,15 @@ def carry_out(
         click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
     if any(result["status"] != "complete" for result in results):
         sys.exit(EXIT_FAILED)
+
+
+def _tell_made_otherwise(grid: Sequence[GridRun]) -> None:
+    counts = Counter(difference for cell in grid for difference in made_otherwise(cell.plan, cell.folder))
+    for difference, count in counts.items():
+        click.echo(
+            f"bench: {count} of {len(grid)} stored results were made with {difference}; another --runs runs them again",
+            err=True,
+        )
 
 
 def _item_reader(grid: Sequence[GridRun]) -> ReadItems:

@@ -19,6 +19,14 @@ EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 1, 2, 130
 Command = Callable[..., Any]
 
 
+kernels_option = click.option(
+    "--kernels",
+    metavar="REQUEST",
+    help="Paths that kernels are to take: `reference` for all that have it, or OPERATION=PATH,OPERATION=PATH."
+    "  [default: the environment variable SEQBENCH_KERNELS, else the best path for the device]",
+)
+
+
 def run_options(command: Command) -> Command:
     """Options of every command that trains."""
     options = [
@@ -47,6 +55,12 @@ def run_options(command: Command) -> Command:
             default="fp32",
             show_default=True,
             help="bf16 computes matrix products in bfloat16 and keeps fp32 weights.",
+        ),
+        kernels_option,
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Threads of each run on the CPU.  [default: torch's choice; runs side by side share the cores]",
         ),
         click.option(
             "--params",
@@ -94,6 +108,8 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
             f"give one of --{' and --'.join(budgets)}: one budget ends training, the others are reported"
         )
     kind, target = next(iter(budgets.items()), (None, None))
+    if options["kernels"] is not None:
+        tell_broken_kernels()
     return RunRequest(
         model,
         options["task"],
@@ -107,8 +123,18 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
         allow_unmatched=options["allow_unmatched"],
         budget_kind=kind,
         budget_target=target,
+        kernels=options["kernels"],
+        threads=options["threads"],
         **others,
     )
+
+
+def tell_broken_kernels() -> None:
+    """Name the announced kernels that cannot be used, for whoever asks for paths."""
+    from seqbench.kernels import broken_operations
+
+    for broken in broken_operations():
+        click.echo(f"bench: kernel {broken.name} ({broken.target}) is broken: {broken.reason}", err=True)
 
 
 def friendly_errors(command: Command) -> Command:

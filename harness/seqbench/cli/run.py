@@ -78,12 +78,13 @@ def run(
 
     The same command again prints the stored result, or goes on where an interrupted run stopped.
     """
-    from seqbench.environment import tune_allocator
+    from seqbench.environment import tune_allocator, use_threads
 
     tune_allocator()
+    use_threads(shared["threads"])
     from seqbench.plan import resolve
     from seqbench.preview import preview
-    from seqbench.runner import execute
+    from seqbench.runner import execute, made_otherwise
     from seqbench.store.run_folder import RunFolder
     from seqbench.training.trainer import Interrupted
 
@@ -102,6 +103,8 @@ def run(
         _draw([], folder, plan)
         click.echo(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    for difference in made_otherwise(plan, folder):
+        click.echo(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
     drawn = _draw([result], folder, plan)
     if as_json:
         click.echo(json.dumps(result, indent=2))
@@ -148,5 +151,5 @@ def _run_ablations(
         print_runs(grid)
         return
     folder = output or grid_folder(grid, runs, "ablations")
-    where = places(None, request.device, request.budget_kind)
+    where = places(None, request.device, request.budget_kind, request.threads)
     carry_out(grid, folder, runs, ablation_report, retry_failed, as_json, where)

@@ -20,9 +20,14 @@ from seqbench.cli.options import EXIT_FAILED, friendly_errors
     show_default=True,
     help="Folder that keeps all runs; an ablation at evaluation alone was trained in another run.",
 )
+@click.option(
+    "--kernels",
+    metavar="REQUEST",
+    help="Paths that kernels are to take, as for `bench run`.  [default: those of the run]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
-def verify(run: Path, runs: Path, as_json: bool) -> None:
+def verify(run: Path, runs: Path, kernels: str | None, as_json: bool) -> None:
     """Test the stored model of a finished RUN again and say whether its figures hold.
 
     Also looked at: parameters, and the hash of the training data. Exit code 1 when anything differs by more than
@@ -35,7 +40,7 @@ def verify(run: Path, runs: Path, as_json: bool) -> None:
     from seqbench.store.run_folder import RunFolder
     from seqbench.verification import verify_run
 
-    findings = verify_run(RunFolder(run), runs)
+    findings = verify_run(RunFolder(run), runs, kernels)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -34,6 +34,8 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim, self.window, self.dropout = head_dim, window, dropout
+        # Found once: entry points are no part of what torch.compile can trace.
+        self._attend = find_kernel("sliding_window_attention")
         self.q_proj = nn.Linear(hidden_size, heads * head_dim, bias=False)
         self.k_proj = nn.Linear(hidden_size, key_value_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(hidden_size, key_value_heads * head_dim, bias=False)
@@ -58,15 +60,7 @@ class Attention(nn.Module):
                 key = torch.cat((cache.keys[layer_index].to(key.dtype), key), dim=2)
                 value = torch.cat((cache.values[layer_index].to(value.dtype), value), dim=2)
             store_chunk(cache, plan, layer_index, key, value)
-        mixed = self._attend(query, key, value, plan)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, plan: ChunkPlan) -> Tensor:
-        attend = find_kernel("sliding_window_attention")
-        return attend(
+        mixed = self._attend(
             query,
             key,
             value,
@@ -75,3 +69,7 @@ class Attention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             implementation=plan.implementation,
         )
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

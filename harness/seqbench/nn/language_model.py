@@ -12,18 +12,20 @@ from seqbench.nn.generation import CarriedStateGeneration
 from seqbench.nn.loading import StrictLoading
 from seqbench.nn.state import CarriedState
 
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
 
 
 class DecoderPreTrainedModel(StrictLoading, PreTrainedModel):
     """A model with `seqbench.nn.Attention`, whose implementation the user of transformers may choose.
 
-    `attn_implementation` in `from_pretrained`, and `set_attn_implementation`, take "sdpa" (default), "eager" or
-    "flash_attention_2"; the model hands config._attn_implementation to `plan_chunk`.
+    `attn_implementation` in `from_pretrained`, and `set_attn_implementation`, take "sdpa" (default, which goes by the
+    device), "eager", "flash_attention_2" or "flex_attention"; the model hands config._attn_implementation to
+    `plan_chunk`.
     """
 
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)

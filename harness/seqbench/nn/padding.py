@@ -36,6 +36,8 @@ class RowPacking:
 def pack_rows(attention_mask: Tensor | None, length: int) -> RowPacking | None:
     """The packing for the last `length` columns of `attention_mask`, or None when they hold no padding.
 
+    A compiled model packs whatever the mask holds: what it holds is known only as it runs.
+
     Args:
         attention_mask: (batch, at least length), non-zero for real tokens. It may cover tokens already in a cache, as
             `generate` passes it; only the last `length` columns speak of the present input.
@@ -44,7 +46,7 @@ def pack_rows(attention_mask: Tensor | None, length: int) -> RowPacking | None:
     if attention_mask is None:
         return None
     real = attention_mask[:, -length:] != 0
-    if bool(real.all()):
+    if not torch.compiler.is_compiling() and bool(real.all()):
         return None
     order = (~real).to(torch.int8).argsort(dim=1, stable=True)
     return RowPacking(order=order, lengths=real.sum(dim=1), mask=real.gather(1, order))

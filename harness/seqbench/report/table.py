@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqbench.contracts import LOOKBACK
+from seqbench.report.circumstances import continuation_notes, path_notes
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ReadItems
 from seqbench.report.published import published_lines
@@ -37,7 +38,7 @@ def run_report(result: Result) -> Document:
     if result["status"] != "complete":
         return Document([Line(failure_line(result), "bold red")])
     parts: list[Sheet | Line] = [_facts_sheet([result]), _measurements_sheet(result), *published_lines(result)]
-    return Document([*parts, *_notes([result]), *_confounds([result])])
+    return Document([*parts, *continuation_notes([result]), *_notes([result]), *_confounds([result])])
 
 
 def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Document:
@@ -50,7 +51,8 @@ def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Docum
         return Document(failures, {"verdicts": None})
     parts: list[Sheet | Line] = [_curves_sheet(results), *_legend(results), _facts_sheet(results)]
     parts += published_lines(complete(results)[0])
-    parts += [*_hardware_notes(results), *_notes(results), *_confounds(results), *failures]
+    parts += [*_hardware_notes(results), *path_notes(results), *continuation_notes(results)]
+    parts += [*_notes(results), *_confounds(results), *failures]
     judgement = judge(results, read_items)
     return Document([*parts, *verdict_parts(results, judgement)], {"verdicts": plain(results, judgement)})
 
@@ -237,7 +239,7 @@ def _notes(results: Sequence[Result]) -> list[Line]:
 
 def _confounds(results: Sequence[Result]) -> list[Line]:
     """Each confound once where all models agree, by model where they differ."""
-    groups = {label: group[0]["confounds"] for label, group in by_model(complete(results)).items()}
+    groups = {label: _of_all_seeds(group) for label, group in by_model(complete(results)).items()}
     lines = []
     for name in dict.fromkeys(name for confounds in groups.values() for name in confounds):
         values = {label: confounds.get(name, "-") for label, confounds in groups.items()}
@@ -246,6 +248,12 @@ def _confounds(results: Sequence[Result]) -> list[Line]:
         else:
             lines.append(f"{name}: " + "; ".join(f"{label}: {value}" for label, value in values.items()))
     return [Line(text, "dim") for text in lines]
+
+
+def _of_all_seeds(group: Sequence[Result]) -> dict[str, str]:
+    """The confounds of one model's runs; only its kernels can differ from seed to seed."""
+    names = dict.fromkeys(name for result in group for name in result["confounds"])
+    return {name: " or ".join(dict.fromkeys(result["confounds"].get(name, "-") for result in group)) for name in names}
 
 
 def _coordinate(value: Any) -> str:

@@ -145,11 +145,12 @@ class RunFolder:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after checkpoint `step`, from which the run goes on; evaluations at `step` come after
-        it.
+        it. What was logged of the circumstances stays.
         """
         if self.metrics.exists():
             rows, _ = sort_json_lines(self.metrics, is_log_line)
-            kept = [row for row in rows if row["step"] < step or (row["step"] == step and row["kind"] == "train")]
+            at_step = ("train", "continued", "kernels")
+            kept = [row for row in rows if row["step"] < step or (row["step"] == step and row["kind"] in at_step)]
             write_json_lines(self.metrics, kept)
 
     def log(self, record: dict[str, Any]) -> None:
