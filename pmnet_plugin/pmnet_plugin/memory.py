@@ -133,7 +133,7 @@ class MemoryRead(nn.Module):
 def _anchored(phases: Tensor | None, group: Tensor | None, anchors: Tensor) -> Tensor:
     """Angles m + E[g], broadcastable to (B, T, N, M); arguments as `MemoryWrite.forward`."""
     if group is None:
-        own = anchors[:1]
+        own = anchors[:1].unsqueeze(0)
     else:
         own = F.embedding(group, anchors.flatten(1)).unflatten(-1, anchors.shape[1:])
     return own.float() if phases is None else phases + own

@@ -51,7 +51,7 @@ def grouped_sum(
         result, table = grouped_sum_plain(increments, groups, number_of_groups, initial, scale_gradient)
         return result.to(increments.dtype), table
     result, table = sums(increments, groups, number_of_groups, initial, scale_gradient)
-    return result, table
+    return result, table.detach()
 
 
 def _cases(device: torch.device) -> Mapping[str, Callable[[], tuple[Any, ...]]]:
