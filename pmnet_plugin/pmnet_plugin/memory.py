@@ -16,7 +16,7 @@ from seqbench.nn import RMSNorm
 from seqbench_kernels.memory_read import memory_read
 from seqbench_kernels.memory_write import memory_write
 from seqbench_kernels.phase_scan import phase_scan
-from seqbench_kernels.phase_scores import phasor
+from seqbench_kernels.phasor import phasor
 
 
 class Recurrence(nn.Module):
