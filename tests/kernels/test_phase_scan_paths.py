@@ -193,9 +193,10 @@ def test_a_million_tokens_of_wide_rows_stay_within_the_required_phase_error(path
 
 @pytest.mark.slow
 @pytest.mark.interpreted
-def test_a_million_tokens_stay_within_the_required_phase_error_in_the_interpreter():
+def test_a_hundred_thousand_tokens_stay_within_the_required_phase_error_in_the_interpreter():
+    """Whole numbers are as exact after a million; interpreted, a million take six minutes."""
     ask("triton")
-    increments = long_increments(2**20, 1)
+    increments = long_increments(2**17, 1)
     phases, _ = phase_scan(increments, None, 1)
     assert circular_difference(phases, increments.double().cumsum(dim=1)) < REQUIRED
 
