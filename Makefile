@@ -18,8 +18,12 @@ test: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(WORKERS) -m slow
 
+# All that needs a CUDA device, in one report: tests, every path of every operation, and the models side by side.
 gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu -ra --durations=10
+	$(BIN)/bench speed --kernels --device cuda --output runs/speed/gpu-kernels
+	$(BIN)/bench speed --models pmnet@reference,pmnet,transformer,sliding-window,mamba,mamba2 --preset 119m \
+		--precision bf16 --device cuda --lengths 1k,4k,16k,64k --modes train,prefill,decode --output runs/speed/gpu-models
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
