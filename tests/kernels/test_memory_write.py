@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from aot_compilation import assert_fits, compiling_for
 from fresh_memory import filled_with_nan
 from model_support import largest_difference, normal
@@ -20,6 +21,7 @@ from seqbench_kernels.memory_write import (
     slot_weights_reference,
     triton_path,
 )
+from seqbench_kernels.memory_write.operators import write, write_backward
 
 # (B, T, N, M) and what the keys have for B and T: awkward sizes, the root's shared keys, keys shared by rows or tokens.
 CASES = [
@@ -30,7 +32,7 @@ CASES = [
     ((2, 5, 3, 7), (1, 5)),
     ((1, 1, 1, 1), (1, 1)),
 ]
-BLOCKS = ((1, 70, 4, 520), (1, 70))
+BLOCKS = ((1, 130, 4, 520), (1, 130))
 PATHS = [
     pytest.param("cpu", id="cpu"),
     pytest.param("reference", id="reference"),
@@ -51,13 +53,18 @@ def inputs(sizes: tuple[int, ...], shared: tuple[int, int], spread: float = 1.0)
     return [spread * normal(*shape, seed=seed) for seed, shape in enumerate(shapes)]
 
 
-def with_gradients(function: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> list[Tensor]:
-    """Results, and the gradients of a fixed random function of them."""
+def with_gradients(
+    function: Callable[..., Tensor | tuple[Tensor, ...]], tensors: list[Tensor], may_be_unused: bool = False
+) -> list[Tensor]:
+    """Results, and the gradients of a fixed random function of them; zero for what it may leave unused."""
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     results = function(*leaves)
     results = results if isinstance(results, tuple) else (results,)
     total = sum((result * normal(*result.shape, seed=9).to(result)).sum() for result in results)
-    return [*(result.detach() for result in results), *torch.autograd.grad(total, leaves)]
+    return [
+        *(result.detach() for result in results),
+        *torch.autograd.grad(total, leaves, materialize_grads=may_be_unused),
+    ]
 
 
 def check(path: str, tensors: list[Tensor]) -> None:
@@ -83,9 +90,12 @@ def test_weights_increments_and_all_gradients_are_those_of_the_definition(path, 
 
 
 @on_every_path
-def test_several_blocks_of_tokens_and_angles_are_those_of_the_definition(path):
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_several_blocks_of_tokens_and_angles_are_those_of_the_definition(path, is_shared):
     sizes, shared = BLOCKS
-    check(path, inputs((1, 3, *sizes[2:]), (1, 3)) if path == "triton" else inputs(sizes, shared))
+    if path == "triton":
+        sizes, shared = (1, 3, *sizes[2:]), (1, 3)
+    check(path, inputs(sizes, (1, 1) if is_shared else shared))
 
 
 def test_a_weight_is_a_softmax_of_cosines_and_an_increment_its_share_of_a_bounded_angle():
@@ -141,16 +151,54 @@ def test_gradients_pass_gradcheck(function, shared):
     assert torch.autograd.gradcheck(function, leaves)
 
 
-@pytest.mark.parametrize("shared", [(2, 5), (1, 1), (2, 1)])
-def test_the_operators_keep_torchs_rules(shared):
+@pytest.mark.parametrize("shared", [(2, 5), (1, 1)])
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_operators_keep_torchs_rules(shared, keep):
     query, keys, values = (tensor.requires_grad_() for tensor in inputs((2, 5, 4, 16), shared))
-    torch.library.opcheck(torch.ops.seqbench.memory_write.default, (query, keys, values, "cpu"))
-    torch.library.opcheck(torch.ops.seqbench.slot_weights.default, (query, keys, "cpu"))
+    torch.library.opcheck(torch.ops.seqbench.memory_write.default, (query, keys, values, "cpu", keep))
+    torch.library.opcheck(torch.ops.seqbench.slot_weights.default, (query, keys, "cpu", keep))
     query, keys, values = (tensor.detach() for tensor in (query, keys, values))
-    weights, increments = memory_write(query, keys, values)
-    arguments = (weights, increments, query, keys, values, weights, "cpu")
+    weights, increments, *kept = write(query, keys, values, "cpu", keep)
+    query, keys, values = kept if keep else (query, keys, values)
+    arguments = (weights, increments, query, keys, values, weights, "cpu", keep)
     torch.library.opcheck(torch.ops.seqbench.memory_write_backward.default, arguments)
-    torch.library.opcheck(torch.ops.seqbench.slot_weights_backward.default, (weights, query, keys, weights, "cpu"))
+    torch.library.opcheck(
+        torch.ops.seqbench.slot_weights_backward.default, (weights, query, keys, weights, "cpu", keep)
+    )
+
+
+@pytest.mark.parametrize("shared", [(2, 5), (1, 1)])
+def test_gradients_do_not_depend_on_what_is_kept_for_them(shared):
+    arguments = inputs((2, 5, 4, 16), shared)
+    weights, increments, *kept = write(*arguments, "cpu", True)
+    again, _, *nothing = write(*arguments, "cpu", False)
+    assert torch.equal(weights, again) and not any(tensor.numel() for tensor in nothing)
+    with_kept = write_backward(weights, increments, *kept, weights, "cpu", True)
+    without = write_backward(weights, increments, *arguments, weights, "cpu", False)
+    assert all(torch.equal(a, b) for a, b in zip(with_kept, without, strict=True))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_the_two_results_may_go_unused(which):
+    tensors = inputs((2, 5, 4, 16), (2, 5))
+    own = with_gradients(lambda *leaves: memory_write(*leaves)[which], tensors, may_be_unused=True)
+    expected = with_gradients(lambda *leaves: memory_write_reference(*leaves)[which], tensors, may_be_unused=True)
+    assert all(largest_difference(a, b) < 1e-5 for a, b in zip(own, expected, strict=True))
+
+
+@pytest.mark.parametrize("path", ["cpu", pytest.param("triton", marks=pytest.mark.interpreted)])
+def test_as_much_as_the_arguments_and_the_weights_is_stored_for_the_backward_pass(path):
+    request_paths(path)
+    leaves = [tensor.requires_grad_() for tensor in inputs((2, 5, 4, 16), (2, 5))]
+    stored: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        stored[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        weights, _ = memory_write(*leaves)
+    assert sum(stored.values()) == sum(tensor.numel() for tensor in (*leaves, weights))
 
 
 @pytest.mark.parametrize("function", [memory_write, slot_weights], ids=lambda function: function.__name__)
@@ -164,6 +212,15 @@ def test_a_compiled_write_is_one_graph_with_the_same_bits_also_under_autocast(fu
         cast = with_gradients(function, tensors)
     assert all(torch.equal(own, wanted) for own, wanted in zip(actual, expected, strict=True))
     assert all(torch.equal(own, wanted) for own, wanted in zip(cast, expected, strict=True))
+
+
+def test_a_checkpointed_write_has_the_same_bits():
+    def checkpointed(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.utils.checkpoint.checkpoint(memory_write, *leaves, use_reentrant=False)
+
+    tensors = inputs((2, 5, 4, 16), (2, 5))
+    expected = with_gradients(memory_write, tensors)
+    assert all(torch.equal(a, b) for a, b in zip(with_gradients(checkpointed, tensors), expected, strict=True))
 
 
 def test_a_write_has_no_matrix_products_to_count():

@@ -32,7 +32,9 @@ def memory_write(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, T
     path, (query, keys, values) = _prepare(query, keys, values)
     if path == REFERENCE:
         return memory_write_reference(query, keys, values)
-    weights, increments = operators.write(query, keys, values, path)
+    weights, increments, *_ = operators.write(
+        query, _expanded(keys, query), values, path, _keep(path, query, keys, values)
+    )
     return weights, increments
 
 
@@ -41,13 +43,24 @@ def slot_weights(query: Tensor, keys: Tensor) -> Tensor:
     path, (query, keys) = _prepare(query, keys)
     if path == REFERENCE:
         return slot_weights_reference(query, keys)
-    return operators.slot_weights(query, keys, path)
+    weights, *_ = operators.slot_weights(query, _expanded(keys, query), path, _keep(path, query, keys))
+    return weights
 
 
 def _prepare(query: Tensor, *others: Tensor) -> tuple[str, list[Tensor]]:
     """The path, and the tensors in the dtype that is computed in."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     return OPERATION.choose(query.device, dtype), [tensor.to(dtype) for tensor in (query, *others)]
+
+
+def _expanded(keys: Tensor, query: Tensor) -> Tensor:
+    """The keys of each token, unless all tokens share them."""
+    return keys if keys.shape[:2] == (1, 1) else keys.expand(*query.shape[:2], -1, -1)
+
+
+def _keep(path: str, *arguments: Tensor) -> bool:
+    """Whether a backward pass may want what "cpu" can keep for it."""
+    return path == "cpu" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
 
 
 def _cases(device: torch.device) -> Mapping[str, Callable[[], tuple[Any, ...]]]:
