@@ -4,10 +4,12 @@ A marked test may be parametrised with values that pickle, and takes no fixtures
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from interpreter_process import INTERPRET, InterpreterProcess
+
+from seqbench_kernels.dispatch import request_paths
 
 # Also where the whole test run was started with it: the tests that compile need it unset.
 os.environ.pop(INTERPRET, None)
@@ -15,6 +17,13 @@ os.environ.pop(INTERPRET, None)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interpreted: runs where Triton interprets its kernels, without a GPU")
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[[str | None], None]]:
+    """Asks for paths until the end of the test."""
+    yield request_paths
+    request_paths(None)
 
 
 @pytest.fixture(scope="session")

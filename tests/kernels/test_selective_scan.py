@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from scan_support import check_against_reference, elements_kept, in_pieces, normals, with_gradients
 from torch import Tensor
 
 from seqbench_kernels.selective_scan import (
@@ -20,11 +21,7 @@ SIZES = [(1, 1, 1, 1), (2, 1, 60, 16), (3, 63, 60, 5), (2, 130, 7, 16), (4, 200,
 
 
 def scan_inputs(batch: int, length: int, channels: int, state: int, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    normal = normals(seed)
     step_sizes = torch.nn.functional.softplus(normal(batch, length, channels) - 2)
     decay_rates = -normal(channels, state).exp()
     maps = normal(batch, length, state), normal(batch, length, state)
@@ -38,30 +35,11 @@ def scan_inputs(batch: int, length: int, channels: int, state: int, seed: int = 
     ]
 
 
-def with_gradients(scan, inputs: list[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs, and gradients of a fixed random function of both outputs."""
-    leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
-    outputs = scan(*leaves)
-    generator = torch.Generator().manual_seed(1)
-    loss = sum(
-        (output * torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)).sum()
-        for output in outputs
-    )
-    return [output.detach() for output in outputs], list(torch.autograd.grad(loss, leaves))
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_values_and_all_gradients_equal_the_reference(size):
     inputs = scan_inputs(*size)
-    expected_outputs, expected_gradients = with_gradients(selective_scan_reference, inputs, torch.float64)
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 3e-5)):
-        outputs, gradients = with_gradients(selective_scan_loop, inputs, dtype)
-        for name, actual, expected in zip(
-            ("y", "final state", *NAMES), outputs + gradients, expected_outputs + expected_gradients, strict=True
-        ):
-            scale = expected.abs().max().clamp(min=1)
-            assert actual.dtype == dtype and actual.shape == expected.shape
-            assert ((actual - expected).abs().max() / scale) < tolerance, f"{name} at {size} in {dtype}"
+        check_against_reference(selective_scan_loop, selective_scan_reference, NAMES, inputs, dtype, tolerance)
 
 
 def test_gradients_pass_gradcheck_through_outputs_and_final_state():
@@ -80,17 +58,8 @@ def test_gradients_reach_the_past_through_the_final_state_alone():
 
 @pytest.mark.parametrize("cuts", [(1, 99), (50, 50), (64, 36), (99, 1), (2, 3, 95)])
 def test_a_sequence_cut_anywhere_and_continued_gives_the_same_values(cuts):
-    *sequences, state = scan_inputs(2, 100, 6, 4)
-    u, dt, A, B, C, D = sequences
-    whole, whole_state = selective_scan(u, dt, A, B, C, D, state)
-    parts, start = [], 0
-    for size in cuts:
-        piece = slice(start, start + size)
-        output, state = selective_scan(u[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
-        parts.append(output)
-        start += size
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
-    torch.testing.assert_close(state, whole_state)
+    inputs = scan_inputs(2, 100, 6, 4)
+    torch.testing.assert_close(in_pieces(selective_scan, inputs, cuts), selective_scan(*inputs))
 
 
 def test_a_step_size_of_zero_leaves_the_state_untouched():
@@ -127,17 +96,7 @@ def test_half_precision_is_scanned_in_fp32_also_under_autocast():
 
 def test_memory_kept_for_the_backward_pass_is_a_fraction_of_all_states():
     inputs = [tensor.float().requires_grad_() for tensor in scan_inputs(2, 1024, 64, 16)]
-    own = {tensor.data_ptr() for tensor in inputs}
-    kept = []
-
-    def record(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            kept.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        selective_scan(*inputs)
-    assert sum(kept) <= 2 * 1024 * 64 * 16 / 16
+    assert elements_kept(selective_scan, inputs) <= 2 * 1024 * 64 * 16 / 16
 
 
 def test_shapes_that_do_not_fit_are_named():

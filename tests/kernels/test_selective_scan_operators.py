@@ -2,51 +2,33 @@
 
 import pytest
 import torch
-from test_selective_scan import NAMES, scan_inputs, with_gradients
-from torch import Tensor
+from scan_support import OPERATOR_RULES, check_compilation, check_writing_of_fresh_memory, with_gradients
+from test_selective_scan import NAMES, scan_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqbench_kernels.dispatch import UnknownPathError, request_paths
+from seqbench_kernels.dispatch import UnknownPathError
 from seqbench_kernels.selective_scan import OPERATION, cpu, selective_scan, selective_scan_reference
 
 SCAN, SCAN_BACKWARD = (
     getattr(torch.ops.seqbench, name).default for name in ("selective_scan", "selective_scan_backward")
 )
 
-# With and without gradients.
-RULES = {
-    True: ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"),
-    False: ("test_schema", "test_faketensor"),
-}
-
-
-@pytest.fixture
-def ask():
-    """Asks for paths until the end of the test."""
-    yield request_paths
-    request_paths(None)
-
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("has_state", [True, False])
 def test_the_operators_keep_torchs_rules(keep, has_state):
     *inputs, state = (tensor.requires_grad_(keep) for tensor in scan_inputs(2, 19, 6, 4))
-    torch.library.opcheck(SCAN, (*inputs, state if has_state else None, keep), test_utils=RULES[keep])
+    torch.library.opcheck(SCAN, (*inputs, state if has_state else None, keep), test_utils=OPERATOR_RULES[keep])
     *inputs, state = (tensor.detach() for tensor in (*inputs, state))
     _, _, starts = SCAN(*inputs, state, True)
     torch.library.opcheck(
-        SCAN_BACKWARD, (inputs[0], state if has_state else None, *inputs, starts), test_utils=RULES[False]
+        SCAN_BACKWARD, (inputs[0], state if has_state else None, *inputs, starts), test_utils=OPERATOR_RULES[False]
     )
 
 
 @pytest.mark.parametrize("length", [1, 19])
 def test_a_compiled_scan_is_one_graph_with_the_same_values_and_gradients(length):
-    inputs = scan_inputs(2, length, 6, 4)
-    compiled = torch.compile(selective_scan, fullgraph=True, backend="aot_eager")
-    actual, expected = (with_gradients(scan, inputs, torch.float64) for scan in (compiled, selective_scan))
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(*inputs), selective_scan(*inputs), rtol=0, atol=0)
+    check_compilation(selective_scan, scan_inputs(2, length, 6, 4))
 
 
 @pytest.mark.parametrize("has_state", [True, False])
@@ -56,17 +38,8 @@ def test_a_single_token_without_gradients_equals_the_reference(has_state):
     torch.testing.assert_close(selective_scan(*arguments), selective_scan_reference(*arguments))
 
 
-def test_every_element_of_fresh_memory_is_written_before_it_is_read(monkeypatch):
-    inputs = scan_inputs(9, 19, 600, 16)
-    expected = with_gradients(selective_scan, inputs, torch.float64)
-
-    def of_nan(tensor: Tensor) -> Tensor:
-        return tensor.fill_(float("nan"))
-
-    new_empty, empty_like = Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(Tensor, "new_empty", lambda self, *size, **how: of_nan(new_empty(self, *size, **how)))
-    monkeypatch.setattr(torch, "empty_like", lambda like, **how: of_nan(empty_like(like, **how)))
-    torch.testing.assert_close(with_gradients(selective_scan, inputs, torch.float64), expected, rtol=0, atol=0)
+def test_every_element_of_fresh_memory_is_written_before_it_is_read():
+    check_writing_of_fresh_memory(selective_scan, scan_inputs(9, 19, 600, 16))
 
 
 @pytest.mark.parametrize(("buffer", "step"), [(1, 1), (2**10, 2**6), (2**18, 2**15)])

@@ -1,8 +1,7 @@
 """Every implementation equals a loop over tokens: values and gradients, with any prefix, window and length."""
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_support import largest_difference, normal, relative_difference
 from torch import Tensor
-from torch.nn.attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
+from window_attention_support import inputs, validity, with_gradients
 
-from seqbench_kernels.dispatch import UnknownPathError, request_paths
 from seqbench_kernels.sliding_window_attention import (
     OPERATION,
     dispatch,
@@ -24,8 +22,6 @@ from seqbench_kernels.sliding_window_attention import (
     sliding_window_attention_reference,
 )
 from seqbench_kernels.sliding_window_attention.dispatch import attention_path
-from seqbench_kernels.sliding_window_attention.flex import window_block_mask
-from seqbench_kernels.sliding_window_attention.reference import attention_mask
 
 HALF = [torch.float16, torch.bfloat16]
 
@@ -50,24 +46,6 @@ def by_tokens(
                 weights = (keys[seen] @ query[row, head, step] * size**-0.5).softmax(dim=0)
                 output[row, head, step] = weights @ values[seen]
     return output
-
-
-def inputs(
-    length: int, prefix: int = 0, heads: int = 2, key_heads: int = 2, batch: int = 2, seed: int = 0
-) -> list[Tensor]:
-    shapes = ((batch, heads, length, 4), (batch, key_heads, prefix + length, 4), (batch, key_heads, prefix + length, 4))
-    return [normal(*shape, seed=seed + index, dtype=torch.float64) for index, shape in enumerate(shapes)]
-
-
-def validity(batch: int, prefix: int, seed: int = 0) -> Tensor:
-    return torch.rand(batch, prefix, generator=torch.Generator().manual_seed(seed)) < 0.6
-
-
-def with_gradients(attend, tensors: list[Tensor], *arguments) -> list[Tensor]:
-    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    output = attend(*leaves, *arguments)
-    weights = normal(*output.shape, seed=9, dtype=torch.float64).to(output.device)
-    return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
 
 
 def check(tensors: list[Tensor], window: int | None, prefix_valid: Tensor | None = None) -> None:
@@ -302,121 +280,19 @@ def test_inputs_are_left_unchanged_and_need_not_be_contiguous() -> None:
     assert torch.equal(sliding_window_attention(*strided, 8), expected)
 
 
-FLEX_CASES = [
-    (300, 0, 100),
-    (300, 70, 64),
-    (129, 127, 128),
-    (128, 0, 1),
-    (512, 0, 300),
-    (40, 9, None),
-    (300, 200, None),
-]
-
-
-@pytest.mark.parametrize(("length", "prefix", "window"), FLEX_CASES)
-def test_flex_attentions_blocks_hold_every_pair_of_the_window_and_no_block_in_vain(
-    length: int, prefix: int, window: int | None
-) -> None:
-    total, size = prefix + length, 128
-    for prefix_valid in (None, validity(1, prefix)):
-        in_window, visible = (
-            attention_mask(length, total, window, valid, torch.device("cpu"))[0, 0] for valid in (None, prefix_valid)
-        )
-        mask = window_block_mask(length, total, window, prefix_valid, torch.device("cpu"))
-        pairs = mask.mask_mod(torch.tensor(0), torch.tensor(0), torch.arange(length)[:, None], torch.arange(total))
-        assert torch.equal(pairs, visible)
-        partly = listed_blocks(mask.kv_num_blocks, mask.kv_indices)
-        wholly = listed_blocks(mask.full_kv_num_blocks, mask.full_kv_indices)
-        assert not partly & wholly
-        for row in range(-(-length // size)):
-            for column in range(-(-total // size)):
-                block = in_window[row * size : (row + 1) * size, column * size : (column + 1) * size]
-                assert ((row, column) in partly | wholly) == bool(block.any())
-                if (row, column) in wholly:
-                    assert block.shape == (size, size) and block.all() and prefix_valid is None
-
-
-def listed_blocks(numbers: Tensor, indices: Tensor) -> set[tuple[int, int]]:
-    return {
-        (row, column)
-        for row, count in enumerate(numbers[0, 0].tolist())
-        for column in indices[0, 0, row, :count].tolist()
-    }
-
-
-@pytest.mark.parametrize(("length", "prefix", "window"), FLEX_CASES)
-def test_flex_attention_with_this_mask_is_the_definition(
-    length: int, prefix: int, window: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forward, by FlexAttention's own definition of itself, which runs on a CPU."""
-    monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-    query, key, value = (tensor.float() for tensor in inputs(length, prefix, 4, 2))
-    for prefix_valid in (None, validity(2, prefix)):
-        mask = window_block_mask(length, prefix + length, window, prefix_valid, query.device)
-        own = flex_attention.flex_attention(query, key, value, block_mask=mask, enable_gqa=True)
-        expected = sliding_window_attention_reference(query, key, value, window, prefix_valid)
-        assert largest_difference(own, expected) < 1e-5
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
-def test_flex_attention_compiled_for_a_cpu_reads_the_tables_as_they_are_meant() -> None:
-    for length, prefix, window in FLEX_CASES[:3]:
-        query, key, value = (torch.randn(2, 2, n, 16) for n in (length, prefix + length, prefix + length))
-        for prefix_valid in (None, validity(2, prefix)):
-            mask = window_block_mask(length, prefix + length, window, prefix_valid, query.device)
-            with torch.no_grad():
-                own = torch.compile(flex_attention.flex_attention)(query, key, value, block_mask=mask)
-            expected = sliding_window_attention_reference(query, key, value, window, prefix_valid)
-            assert largest_difference(own, expected) < 1e-5
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("length", "prefix", "window"), FLEX_CASES)
-def test_flex_attention_agrees_with_the_definition_on_a_gpu(
-    length: int, prefix: int, window: int | None, dtype: torch.dtype
-) -> None:
-    places = torch.arange(prefix)
-    for prefix_valid in (None, places >= prefix - torch.tensor([prefix, prefix // 2]).unsqueeze(1)):
-        sizes = ((2, 4, length, 32), (2, 2, prefix + length, 32), (2, 2, prefix + length, 32))
-        rounded = [normal(*size, seed=index).to(dtype) for index, size in enumerate(sizes)]
-        valid = None if prefix_valid is None else prefix_valid.cuda()
-        flex = partial(sliding_window_attention, implementation="flex_attention")
-        own = with_gradients(flex, [tensor.cuda() for tensor in rounded], window, valid)
-        exact = [tensor.double() for tensor in rounded]
-        expected = with_gradients(sliding_window_attention_reference, exact, window, prefix_valid)
-        for actual, reference in zip(own, expected, strict=True):
-            assert relative_difference(actual.cpu(), reference) < (1e-2 if dtype == torch.float32 else 0.03)
-
-
-def test_flex_attention_is_refused_on_a_cpu_with_the_reason(paths) -> None:
-    with pytest.raises(ValueError, match="no backward pass on a CPU: choose another attn_implementation there"):
-        sliding_window_attention(*inputs(5), 4, implementation="flex_attention")
-    paths("sliding_window_attention=flex_attention")
-    with pytest.raises(UnknownPathError, match=r"cannot serve cpu tensors of float64: .* no backward"):
-        sliding_window_attention(*inputs(5), 4)
-
-
-@pytest.fixture
-def paths() -> Iterator[Callable[[str], None]]:
+def test_a_requested_path_wins_over_the_models_choice_and_what_ran_is_noted(ask) -> None:
     OPERATION.taken.clear()
-    yield request_paths
-    request_paths(None)
-
-
-def test_a_requested_path_wins_over_the_models_choice_and_what_ran_is_noted(paths) -> None:
     tensors = inputs(70)
     sliding_window_attention(*tensors, 4)
     assert OPERATION.taken == {"sdpa"}
     sliding_window_attention(*tensors, 4, implementation="eager")
     assert OPERATION.taken == {"sdpa", "reference"}
     OPERATION.taken.clear()
-    paths("reference")
+    ask("reference")
     expected = sliding_window_attention_reference(*tensors, 4)
     assert torch.equal(sliding_window_attention(*tensors, 4), expected)
     assert OPERATION.taken == {"reference"}
-    paths("sliding_window_attention=sdpa")
+    ask("sliding_window_attention=sdpa")
     sliding_window_attention(*tensors, 4, implementation="eager")
     assert OPERATION.taken == {"reference", "sdpa"}
 

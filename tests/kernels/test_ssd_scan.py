@@ -5,10 +5,20 @@ from types import ModuleType
 
 import pytest
 import torch
+from scan_support import (
+    OPERATOR_RULES,
+    check_against_reference,
+    check_compilation,
+    check_writing_of_fresh_memory,
+    elements_kept,
+    in_pieces,
+    normals,
+    with_gradients,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqbench_kernels.dispatch import UnknownPathError, request_paths
+from seqbench_kernels.dispatch import UnknownPathError
 from seqbench_kernels.ssd_scan import (
     OPERATION,
     backward_flops,
@@ -36,28 +46,11 @@ SIZES = [
 ]
 SCAN, SCAN_BACKWARD = (getattr(torch.ops.seqbench, name).default for name in ("ssd_scan", "ssd_scan_backward"))
 
-# With and without gradients.
-RULES = {
-    True: ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"),
-    False: ("test_schema", "test_faketensor"),
-}
-
-
-@pytest.fixture
-def ask():
-    """Asks for paths until the end of the test."""
-    yield request_paths
-    request_paths(None)
-
 
 def scan_inputs(
     batch: int, length: int, heads: int, head_dim: int, groups: int, state: int, seed: int = 0
 ) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    normal = normals(seed)
     return [
         normal(batch, length, heads, head_dim),
         torch.nn.functional.softplus(normal(batch, length, heads) - 2),
@@ -69,35 +62,12 @@ def scan_inputs(
     ]
 
 
-def with_gradients(scan, inputs: list[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs, and gradients of a fixed random function of both outputs."""
-    leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
-    outputs = scan(*leaves)
-    generator = torch.Generator().manual_seed(1)
-    loss = sum(
-        (output * torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)).sum()
-        for output in outputs
-    )
-    return [output.detach() for output in outputs], list(torch.autograd.grad(loss, leaves))
-
-
-def assert_close_to_reference(inputs: list[Tensor], dtype: torch.dtype, tolerance: float) -> None:
-    expected_outputs, expected_gradients = with_gradients(ssd_scan_reference, inputs, torch.float64)
-    outputs, gradients = with_gradients(ssd_scan_chunked, inputs, dtype)
-    for name, actual, expected in zip(
-        ("y", "final state", *NAMES), outputs + gradients, expected_outputs + expected_gradients, strict=False
-    ):
-        scale = expected.abs().max().clamp(min=1)
-        assert actual.dtype == dtype and actual.shape == expected.shape
-        assert ((actual - expected).abs().max() / scale) < tolerance, f"{name} in {dtype}"
-
-
 @pytest.mark.parametrize("has_state", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_values_and_all_gradients_equal_the_reference(size, has_state):
     inputs = scan_inputs(*size)[: 7 if has_state else 6]
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 3e-5)):
-        assert_close_to_reference(inputs, dtype, tolerance)
+        check_against_reference(ssd_scan_chunked, ssd_scan_reference, NAMES, inputs, dtype, tolerance)
 
 
 def test_fp32_is_exact_where_a_chunk_forgets_everything_and_then_nothing():
@@ -117,7 +87,7 @@ def test_growing_states_stay_finite_where_the_definition_does():
     inputs = scan_inputs(1, 64, 2, 3, 1, 4)
     inputs[2].fill_(1.0)
     inputs[1].fill_(1.0)
-    assert_close_to_reference(inputs, torch.float64, 1e-11)
+    check_against_reference(ssd_scan_chunked, ssd_scan_reference, NAMES, inputs, torch.float64, 1e-11)
 
 
 def test_gradients_pass_gradcheck_through_outputs_and_final_state():
@@ -142,16 +112,8 @@ def test_gradients_from_one_result_alone_equal_the_reference(which):
 
 @pytest.mark.parametrize("cuts", [(1, 149), (64, 86), (65, 85), (149, 1), (2, 3, 145), (1,) * 6 + (144,)])
 def test_a_sequence_cut_anywhere_and_continued_gives_the_same_values(cuts):
-    x, dt, A, B, C, D, state = scan_inputs(2, 150, 4, 3, 2, 5)
-    whole, whole_state = ssd_scan(x, dt, A, B, C, D, state)
-    parts, start = [], 0
-    for size in cuts:
-        piece = slice(start, start + size)
-        output, state = ssd_scan(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
-        parts.append(output)
-        start += size
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
-    torch.testing.assert_close(state, whole_state)
+    inputs = scan_inputs(2, 150, 4, 3, 2, 5)
+    torch.testing.assert_close(in_pieces(ssd_scan, inputs, cuts), ssd_scan(*inputs))
 
 
 def test_a_step_size_of_zero_leaves_the_state_untouched():
@@ -186,17 +148,8 @@ def test_half_precision_is_scanned_in_fp32_also_under_autocast():
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-def test_every_element_of_fresh_memory_is_written_before_it_is_read(monkeypatch):
-    inputs = scan_inputs(40, 70, 2, 3, 1, 4)
-    expected = with_gradients(ssd_scan, inputs, torch.float64)
-
-    def of_nan(tensor: Tensor) -> Tensor:
-        return tensor.fill_(float("nan"))
-
-    new_empty, empty_like = Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(Tensor, "new_empty", lambda self, *size, **how: of_nan(new_empty(self, *size, **how)))
-    monkeypatch.setattr(torch, "empty_like", lambda like, **how: of_nan(empty_like(like, **how)))
-    torch.testing.assert_close(with_gradients(ssd_scan, inputs, torch.float64), expected, rtol=0, atol=0)
+def test_every_element_of_fresh_memory_is_written_before_it_is_read():
+    check_writing_of_fresh_memory(ssd_scan, scan_inputs(40, 70, 2, 3, 1, 4))
 
 
 def test_how_the_batch_is_cut_changes_no_result(monkeypatch):
@@ -209,38 +162,23 @@ def test_how_the_batch_is_cut_changes_no_result(monkeypatch):
 def test_memory_kept_for_the_backward_pass_is_one_state_per_chunk_and_the_outputs():
     batch, length, heads, head_dim, groups, state = 2, 640, 4, 8, 1, 16
     inputs = [tensor.float().requires_grad_() for tensor in scan_inputs(batch, length, heads, head_dim, groups, state)]
-    own = {tensor.data_ptr() for tensor in inputs}
-    kept = []
-
-    def record(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            kept.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        ssd_scan(*inputs)
-    assert sum(kept) == batch * heads * head_dim * (length + state * length // 64)
+    assert elements_kept(ssd_scan, inputs) == batch * heads * head_dim * (length + state * length // 64)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("has_state", [True, False])
 def test_the_operators_keep_torchs_rules(keep, has_state):
     *inputs, state = (tensor.requires_grad_(keep) for tensor in scan_inputs(2, 66, 2, 3, 1, 4))
-    torch.library.opcheck(SCAN, (*inputs, state if has_state else None, keep), test_utils=RULES[keep])
+    torch.library.opcheck(SCAN, (*inputs, state if has_state else None, keep), test_utils=OPERATOR_RULES[keep])
     *inputs, state = (tensor.detach() for tensor in (*inputs, state))
     before = state if has_state else None
     arguments = (inputs[0], before, *inputs, before, *SCAN(*inputs, before, True))
-    torch.library.opcheck(SCAN_BACKWARD, arguments, test_utils=RULES[False])
+    torch.library.opcheck(SCAN_BACKWARD, arguments, test_utils=OPERATOR_RULES[False])
 
 
 @pytest.mark.parametrize("length", [1, 66])
 def test_a_compiled_scan_is_one_graph_with_the_same_values_and_gradients(length):
-    inputs = scan_inputs(2, length, 2, 3, 1, 4)
-    compiled = torch.compile(ssd_scan, fullgraph=True, backend="aot_eager")
-    actual, expected = (with_gradients(scan, inputs, torch.float64) for scan in (compiled, ssd_scan))
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(*inputs), ssd_scan(*inputs), rtol=0, atol=0)
+    check_compilation(ssd_scan, scan_inputs(2, length, 2, 3, 1, 4))
 
 
 @pytest.mark.parametrize("has_state", [True, False])

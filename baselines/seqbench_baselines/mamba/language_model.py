@@ -11,15 +11,13 @@ from typing import Any, TypeAlias, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from seqbench.nn import (
-    CarriedStateGeneration,
+    CausalCall,
     RowPacking,
     StrictLoading,
     pack_rows,
-    refuse_options,
     refuse_state_with_checkpointing,
 )
 from seqbench_baselines.mamba.cache import MambaCache
@@ -29,18 +27,13 @@ from seqbench_baselines.mamba.convolution import causal_convolution
 LayerState: TypeAlias = tuple[Tensor, Tensor]
 
 
-class StateSpaceLanguageModel(CarriedStateGeneration, StrictLoading):
+# StrictLoading comes first: behind a GenerationMixin, transformers' own from_pretrained would come before it.
+class StateSpaceLanguageModel(StrictLoading, CausalCall):
     """Name it before the model class of transformers, whose parameters and initialisation are used."""
 
     # What transformers' classes have.
     backbone: Any
-    config: Any
-    lm_head: nn.Linear
-    loss_function: Callable[..., Tensor]
     training: bool
-
-    # For the Trainer of transformers: the loss is the mean over the labels of the call, not of several calls.
-    accepts_loss_kwargs = False
 
     @staticmethod
     def mix(
@@ -64,31 +57,11 @@ class StateSpaceLanguageModel(CarriedStateGeneration, StrictLoading):
         """The state before the first token."""
         return MambaCache()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: MambaCache | None = None,
-        use_cache: bool = False,
-        labels: Tensor | None = None,
-        logits_to_keep: int = 0,
-        **options: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits (batch, length, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
-
-        Args:
-            input_ids: (batch, length) int64, at least one token.
-            attention_mask: (batch, at least length), zero for padding, which influences nothing.
-            past_key_values: the state after earlier chunks; it is continued and updated in place.
-            use_cache: return a state that continues this chunk.
-            labels: (batch, length) equal to input_ids, -100 where there is no loss; shifted inside.
-            logits_to_keep: number of positions at the end of the row, or 0 for all.
-            options: arguments that other models of transformers have; none is supported.
-        """
-        refuse_options(options)
-        length = input_ids.shape[1]
-        packing = pack_rows(attention_mask, length)
+    def run_backbone(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: MambaCache | None, use_cache: bool
+    ) -> BaseModelOutputWithPast:
+        """Normalised hidden states (batch, length, hidden_size) and the state; arguments as `forward`."""
+        packing = pack_rows(attention_mask, input_ids.shape[1])
         if packing is not None:
             input_ids = packing.pack(input_ids)
         cache = past_key_values
@@ -99,12 +72,8 @@ class StateSpaceLanguageModel(CarriedStateGeneration, StrictLoading):
         hidden = self._run_blocks(self.backbone.embeddings(input_ids), packing, cache)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        hidden = normalise(self.backbone.norm_f, hidden[:, -logits_to_keep:])
-        logits = self.lm_head(hidden.to(self.lm_head.weight.dtype))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+        normalised = normalise(self.backbone.norm_f, hidden).to(self.lm_head.weight.dtype)
+        return BaseModelOutputWithPast(last_hidden_state=normalised, past_key_values=cache)  # type: ignore[arg-type]
 
     def _run_blocks(self, hidden: Tensor, packing: RowPacking | None, cache: MambaCache | None) -> Tensor:
         if self.config.residual_in_fp32:

@@ -7,6 +7,7 @@ from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
 from seqbench.nn.decoding import DecodingSteps, Workspace
 from seqbench.nn.generation import CarriedStateGeneration
 from seqbench.nn.language_model import (
+    CausalCall,
     CausalLanguageModel,
     DecoderPreTrainedModel,
     refuse_options,
@@ -33,6 +34,7 @@ __all__ = [
     "AttentionCache",
     "CarriedState",
     "CarriedStateGeneration",
+    "CausalCall",
     "CausalLanguageModel",
     "ChunkPlan",
     "DecoderPreTrainedModel",

@@ -1,7 +1,7 @@
 """Bases of models built on the kit: what transformers needs to know of them, and a language-modelling head."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -36,29 +36,26 @@ class DecoderPreTrainedModel(StrictLoading, PreTrainedModel):
             )
 
 
-class CausalLanguageModel(CarriedStateGeneration, DecoderPreTrainedModel):
-    """A backbone, `model`, under a (tied) head, `lm_head`.
+class CausalCall(CarriedStateGeneration):
+    """The causal-LM call of a model with a head, `lm_head`, and the loss of transformers.
 
-    A subclass names its `backbone_class`: made from the config, with `embed_tokens`, an `empty_state()`, and the call
-    (input_ids, attention_mask, past_key_values, use_cache) that returns the output of normalised hidden states, (batch,
-    length, hidden_size), and state.
+    Name it before the model class among the bases, and give `run_backbone` and `empty_state`.
     """
 
-    base_model_prefix = "model"
-    backbone_class: ClassVar[type[nn.Module]]
+    # What the model class has. transformers would take an annotation of `config` for the config class of subclasses.
+    if TYPE_CHECKING:
+        config: Any
+    lm_head: nn.Linear
+    loss_function: Callable[..., Tensor]
+
     # For the Trainer of transformers: the loss is the mean over the labels of the call, not of several calls.
     accepts_loss_kwargs = False
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' own protocol)
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.model = self.backbone_class(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def empty_state(self) -> CarriedState:
-        """The state before the first token."""
-        return self.model.empty_state()
+    def run_backbone(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
+    ) -> BaseModelOutputWithPast:
+        """Normalised hidden states (batch, length, hidden_size) and the state; arguments as `forward`."""
+        raise NotImplementedError(f"{type(self).__name__} must say how its backbone is run")
 
     @can_return_tuple
     def forward(
@@ -83,7 +80,7 @@ class CausalLanguageModel(CarriedStateGeneration, DecoderPreTrainedModel):
             options: arguments that other models of transformers have; none is supported.
         """
         refuse_options(options)
-        output = self.model(input_ids, attention_mask, past_key_values, use_cache)
+        output = self.run_backbone(input_ids, attention_mask, past_key_values, use_cache)
         return self.predict(output, labels, logits_to_keep)
 
     def predict(
@@ -96,6 +93,35 @@ class CausalLanguageModel(CarriedStateGeneration, DecoderPreTrainedModel):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+
+
+class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
+    """A backbone, `model`, under a (tied) head, `lm_head`.
+
+    A subclass names its `backbone_class`: made from the config, with `embed_tokens`, an `empty_state()`, and the call
+    (input_ids, attention_mask, past_key_values, use_cache) that returns the output of normalised hidden states, (batch,
+    length, hidden_size), and state.
+    """
+
+    base_model_prefix = "model"
+    backbone_class: ClassVar[type[nn.Module]]
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' own protocol)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = self.backbone_class(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def empty_state(self) -> CarriedState:
+        """The state before the first token."""
+        return self.model.empty_state()
+
+    def run_backbone(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
+    ) -> BaseModelOutputWithPast:
+        """What `model` returns."""
+        return self.model(input_ids, attention_mask, past_key_values, use_cache)
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:

@@ -1,20 +1,13 @@
 """Progress of a measurement: a bar on a terminal, plain lines elsewhere, both on standard error."""
 
-import sys
 import time
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
+from seqbench.progress_display import ProgressDisplay
 from seqbench.speed.records import PENDING, Record
 from seqbench.training.progress import duration
 
-# Seconds between two plain lines about the same thing.
-_LINE_SECONDS = 10.0
 
-
-class SpeedDisplay:
+class SpeedDisplay(ProgressDisplay):
     """Says what is warmed up, what is left out and why, and how far the rounds are.
 
     Args:
@@ -23,32 +16,10 @@ class SpeedDisplay:
     """
 
     def __init__(self, cells: int | None, repeats: int) -> None:
-        self._cells, self._repeats, self._done = cells, repeats, 0
+        super().__init__("speed", "{task.percentage:>3.0f}%  left", description="warming up", total=cells)
+        self._repeats, self._done = repeats, 0
         self._turns = self._turns_done = 0
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._last_line = self._began = time.monotonic()
-
-    def __enter__(self) -> "SpeedDisplay":
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%  left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("warming up", total=self._cells)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._began = time.monotonic()
 
     def warming(self, record: Record) -> None:
         """A cell is begun."""
@@ -81,20 +52,11 @@ class SpeedDisplay:
         rate = f", {1 / record.seconds[-1]:,.4g} per second" if record.seconds else ""
         self._show(f"{where}{rate}{left}", self._turns_done)
 
-    def _show(self, text: str, done: int) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, description=text)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            print(f"speed: {text}", file=sys.stderr, flush=True)
-
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._console.print(f"speed: {text}", highlight=False, markup=False, soft_wrap=True)
+            self._print_above(text)
         else:
-            print(f"speed: {text}", file=sys.stderr, flush=True)
+            self._print_line(text)
 
 
 def describe(record: Record) -> str:
