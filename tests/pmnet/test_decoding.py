@@ -38,13 +38,13 @@ MODELS: dict[str, Callable[[], CausalLanguageModel]] = {
     "window of two, shared key/value heads": lambda: window_transformer(
         sliding_window=2, num_attention_heads=4, num_key_value_heads=2, head_dim=6
     ),
-    "pmnet": lambda: lively_pmnet(),
-    "pmnet of three levels": lambda: lively_pmnet(**DEEP),
+    "pmnet": lambda: lively_pmnet(gain=0.7),
+    "pmnet of three levels": lambda: lively_pmnet(**DEEP, gain=0.7),
     "pmnet, flat": lambda: lively_pmnet(**DEEP, gain=0.7, memory_tree="flat"),
-    "pmnet without recurrence": lambda: lively_pmnet(memory_cumsum=False),
-    "pmnet without memory": lambda: lively_pmnet(use_memory=False),
-    "pmnet, leaf anchors zero": lambda: lively_pmnet(**DEEP, zeroed_anchors="leaf"),
-    "pmnet, relaxed (no steps)": lambda: lively_pmnet(memory_dynamics="relaxed"),
+    "pmnet without recurrence": lambda: lively_pmnet(gain=0.7, memory_cumsum=False),
+    "pmnet without memory": lambda: lively_pmnet(gain=0.7, use_memory=False),
+    "pmnet, leaf anchors zero": lambda: lively_pmnet(**DEEP, gain=0.7, zeroed_anchors="leaf"),
+    "pmnet, relaxed (no steps)": lambda: lively_pmnet(gain=0.7, memory_dynamics="relaxed"),
 }
 
 

@@ -26,7 +26,8 @@ from seqbench_kernels.phase_scan import steps_to_radians
 
 LENGTH = 90
 # The model is fixed, so that a property test need not build it for every example.
-MODEL = lively_pmnet()
+# At gain 1 the plain reference itself is 1.3e-4 from the fp64 oracle on logits of 14.
+MODEL = lively_pmnet(gain=0.7)
 TOKENS = random_tokens(2, LENGTH, VOCABULARY)
 
 
