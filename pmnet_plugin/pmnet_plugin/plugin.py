@@ -46,7 +46,7 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
 
     name = "pmnet"
     summary = "Phasor Memory Network: sliding-window decoder with a routed tree of phase-valued memory"
-    version = "1"
+    version = "2"
     config_class = PMNetSettings
     presets: ClassVar[Mapping[str, PMNetSettings]] = {
         "tiny": PMNetSettings(),
