@@ -8,7 +8,6 @@ Inference only: no gradients, no autocast, no hooks, the weights of plain linear
 for a step and runs its ordinary forward call where none fits; a test of each model compares the two.
 """
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -74,7 +73,9 @@ class DecodingSteps:
     known: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, RMSNorm)
 
     def __init__(self, backbone: nn.Module, head_dim: int, theta: float) -> None:
-        self._places = [(parent, name, child) for parent in backbone.modules() for name, child in _children(parent)]
+        self._places = [
+            (parent, name, child) for parent in backbone.modules() for name, child in parent.named_children()
+        ]
         self._all_known = all(type(child) in self.known for _, _, child in self._places if child._parameters)
         self._head_dim = head_dim
         self._frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
@@ -193,8 +194,8 @@ def _mix_window(work: Workspace, query: Tensor, key: Tensor, value: Tensor, keys
     torch.mul(query, key.reshape(-1, 1, size), out=own)
     scores = work.buffer("scores", rows * kept_heads, shared, places + 1, dtype=torch.float32)
     scores[..., :places].copy_(cached)
-    torch.sum(own, dim=-1, keepdim=True, out=work.buffer("own scores", rows * kept_heads, shared, 1))
-    scores[..., places:].copy_(work.buffer("own scores", rows * kept_heads, shared, 1))
+    own_scores = work.buffer("own scores", rows * kept_heads, shared, 1)
+    scores[..., places:].copy_(torch.sum(own, dim=-1, keepdim=True, out=own_scores))
     scores.mul_(size**-0.5)
     unseen = work.buffer("unseen", rows, places, dtype=torch.bool)
     scores.view(rows, kept_heads, shared, -1)[..., :places].masked_fill_(unseen[:, None, None], -torch.inf)
@@ -205,10 +206,6 @@ def _mix_window(work: Workspace, query: Tensor, key: Tensor, value: Tensor, keys
     torch.bmm(cached, values.view(-1, places, size), out=mixed)
     own_weight = work.cast("own weight", weights[..., places:], mixed.dtype)
     return mixed.addcmul_(own_weight, value.reshape(-1, 1, size))
-
-
-def _children(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    return [(name, child) for name, child in module._modules.items() if child is not None]
 
 
 def _is_plain(module: nn.Module) -> bool:
