@@ -23,6 +23,9 @@ GROUP = "bench.kernels"
 # What operations go by where no option was given; they read it themselves too.
 ENVIRONMENT_VARIABLE = "SEQBENCH_KERNELS"
 
+# What stands among the taken paths of operations whose work a model did in place, for single tokens.
+DECODING_STEP = "decoding-step"
+
 
 class Path(Protocol):
     """One implementation of an operation; `unavailable` says why it cannot serve tensors, None when it can."""
@@ -56,6 +59,9 @@ class Operation(Protocol):
     def available(self, device: torch.device, dtype: torch.dtype) -> list[str]:
         """Names of the paths that can serve, the preferred first."""
 
+    def requested(self) -> str | None:
+        """The name of the path that was asked for, if one was."""
+
     def request_paths(self, request: str | None) -> None:
         """Ask all operations for paths from now on; None goes back to the environment variable."""
 
@@ -74,15 +80,20 @@ class BrokenOperation:
 
 
 @cache
-def find_kernel(operation: str) -> Callable[..., Any]:
-    """The function announced for `operation`.
+def find_operation(operation: str) -> Operation:
+    """What is announced for `operation`.
 
     Raises LookupError when nobody announces it, which means that the installation is incomplete.
     """
     for point in _points():
         if point.name == operation:
-            return point.load().function
+            return point.load()
     raise LookupError(f"no installed package announces a kernel for {operation!r} under the entry points {GROUP!r}")
+
+
+def find_kernel(operation: str) -> Callable[..., Any]:
+    """The function announced for `operation`; raises as `find_operation`."""
+    return find_operation(operation).function
 
 
 def announced_operations() -> dict[str, Operation | BrokenOperation]:
@@ -161,7 +172,8 @@ def _points() -> Sequence[EntryPoint]:
 def _load(point: EntryPoint) -> Operation | BrokenOperation:
     try:
         operation = point.load()
-        missing = [name for name in (*Operation.__annotations__, "check_request") if not hasattr(operation, name)]
+        needed = (*Operation.__annotations__, "requested", "check_request")
+        missing = [name for name in needed if not hasattr(operation, name)]
         if missing:
             raise TypeError(f"{point.value} is no operation: it has no {missing[0]}")
         if operation.name != point.name:

@@ -22,7 +22,8 @@ class PMNetSteps(DecodingSteps):
     known = (*DecodingSteps.known, nn.ParameterList)
 
     def __init__(self, backbone: nn.Module, config: PMNetConfig) -> None:
-        super().__init__(backbone, config.head_dim, config.rope_theta)
+        memory = ("memory_read", "memory_write") if config.use_memory else ()
+        super().__init__(backbone, config.head_dim, config.rope_theta, ("sliding_window_attention", *memory))
         self._config = config
 
     def fits(self, backbone: nn.Module, tokens: Tensor, cache: Any) -> bool:

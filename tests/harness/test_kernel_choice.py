@@ -157,6 +157,12 @@ def test_a_comparison_tells_which_runs_took_another_path_of_the_same_operation()
     assert "kernel path: near: scan by fast or scan by reference; far: scan by fast, other by a" in text
 
 
+def test_single_tokens_done_in_place_make_no_difference_to_training() -> None:
+    stepping = ran("near", 0, scan="fast")
+    stepping["kernels"]["taken"]["scan"].append("decoding-step")
+    assert "different paths" not in shown(comparison_report([stepping, ran("far", 0, scan="fast")], no_items))
+
+
 def test_a_comparison_whose_runs_took_the_same_paths_tells_nothing_of_it() -> None:
     assert "different paths" not in shown(
         comparison_report([ran("near", 0, scan="a"), ran("far", 0, scan="a")], no_items)

@@ -10,6 +10,7 @@ from pmnet_support import DEEP, VOCABULARY, lively_pmnet
 from torch import Tensor, nn
 from torch.profiler import profile
 
+from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.nn import CausalLanguageModel, DecodingSteps
 from seqbench_baselines.transformer.modeling import DecoderConfig, DecoderForCausalLM
 
@@ -174,6 +175,47 @@ def test_hooks_and_adapters_are_not_passed_over(name: str, monkeypatch: pytest.M
     adapted.weight = old.weight
     model.model.layers[1].mlp.down_proj = adapted
     assert largest_difference(logits_of(model, tokens, sizes), model(tokens).logits) < TOLERANCE
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "steps"),
+    [
+        ("window", "reference", False),
+        ("window", "sliding_window_attention=sdpa", False),
+        ("window", "memory_read=reference", True),
+        ("pmnet", "reference", False),
+        ("pmnet", "memory_read=reference", False),
+        ("pmnet", "memory_write=cpu", False),
+        ("pmnet", "phase_scan=reference", True),
+        ("pmnet without memory", "memory_read=reference", True),
+    ],
+)
+@torch.no_grad()
+def test_whoever_asks_for_a_path_gets_it_for_single_tokens_too(
+    name: str, request_: str, steps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens, taken = MODELS[name](), tokens_of(1, 12), count_steps(monkeypatch)
+    with requested_paths(request_):
+        state = model(tokens[:, :6], use_cache=True).past_key_values
+        forget_taken_paths()
+        for place in range(6, 12):
+            model(tokens[:, place : place + 1], past_key_values=state, use_cache=True)
+        ran = taken_paths()
+    assert bool(taken) == steps
+    named = dict(word.split("=") for word in request_.split(",") if "=" in word)
+    assert all(ran[operation] == [path] for operation, path in named.items() if operation in ran)
+    assert (ran["sliding_window_attention"] == ["decoding-step"]) == steps
+    if name == "pmnet":
+        assert (ran["memory_read"] == ["decoding-step"]) == (ran["memory_write"] == ["decoding-step"]) == steps
+
+
+@pytest.mark.parametrize("name", ["window", "pmnet"])
+@torch.no_grad()
+def test_another_implementation_of_attention_is_not_passed_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens, taken = MODELS[name](), tokens_of(1, 12), count_steps(monkeypatch)
+    model.set_attn_implementation("eager")
+    logits_of(model, tokens, (6,) + (1,) * 6)
     assert not taken
 
 

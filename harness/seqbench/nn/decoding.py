@@ -4,16 +4,19 @@ A step of an ordinary forward call takes new memory for every intermediate resul
 by one place. Here every result has its buffer, kept from step to step, and a new key overwrites the oldest. Addresses
 stay the same and nothing is asked of the device, so a step costs the same at any position.
 
-Inference only: no gradients, no autocast, no hooks, the weights of plain linear maps. A model asks `DecodingSteps.take`
+Inference only: no gradients, no autocast, no hooks, the weights of plain linear maps, and no path asked for of the
+operations whose work a step does by itself. A model asks `DecodingSteps.take`
 for a step and runs its ordinary forward call where none fits; a test of each model compares the two.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqbench.kernels import DECODING_STEP, find_operation
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache
 from seqbench.nn.layers import RMSNorm, SwiGLU
@@ -65,14 +68,23 @@ class DecodingSteps:
     """The parts of a step that every decoder of the kit has.
 
     Args:
-        backbone: module with `embed_tokens`, `layers` and `norm`; a layer has `self_attn`, `mlp` and their norms.
+        backbone: module with `config`, `embed_tokens`, `layers` and `norm`; a layer has `self_attn`, `mlp` and their
+            norms.
         head_dim, theta: of the rotary encoding.
+        operations: announced operations whose work a step does by itself.
     """
 
     # Modules with weights of their own that a step knows how to apply; others may do more with them (adapters).
     known: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, RMSNorm)
 
-    def __init__(self, backbone: nn.Module, head_dim: int, theta: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head_dim: int,
+        theta: float,
+        operations: Sequence[str] = ("sliding_window_attention",),
+    ) -> None:
+        self._operations = operations
         self._places = [
             (parent, name, child) for parent in backbone.modules() for name, child in parent.named_children()
         ]
@@ -82,16 +94,19 @@ class DecodingSteps:
         self._workspace: Workspace | None = None
         self._rows = 0
 
-    def fits(self, backbone: nn.Module, tokens: Tensor, cache: AttentionCache | None) -> bool:
+    def fits(self, backbone: Any, tokens: Tensor, cache: AttentionCache | None) -> bool:
         """Whether a call may be answered by a step: it has one token a row, needs no gradient, and the cache is full.
 
-        Full of places, that is: some may hold no token yet.
+        Full of places, that is: some may hold no token yet. Whoever asked for a path of an operation, or for an
+        implementation of attention other than the default, gets what was asked for and no step.
         """
         if tokens.shape[1] != 1 or cache is None or cache.window is None or torch.is_grad_enabled():
             return False
         if backbone.training or torch.is_autocast_enabled(tokens.device.type) or torch.compiler.is_compiling():
             return False
         if cache.valid is None or cache.window < 2 or cache.kept != cache.window - 1:
+            return False
+        if backbone.config._attn_implementation != "sdpa" or any(map(_is_requested, self._operations)):
             return False
         weight = cast(nn.Embedding, backbone.embed_tokens).weight
         kept = cache.keys[0]
@@ -154,6 +169,8 @@ class DecodingSteps:
     def finish(self, work: Workspace, backbone: Any, cache: AttentionCache, hidden: Tensor) -> Tensor:
         """The normalised hidden states, (rows, 1, hidden_size), a tensor of its own; the cache has moved on."""
         cache.advance_one()
+        for name in self._operations:
+            find_operation(name).taken.add(DECODING_STEP)
         return work.normalise("final norm", backbone.norm, hidden).clone().unsqueeze(1)
 
     def _rotary(self, work: Workspace, positions: Tensor) -> None:
@@ -206,6 +223,10 @@ def _mix_window(work: Workspace, query: Tensor, key: Tensor, value: Tensor, keys
     torch.bmm(cached, values.view(-1, places, size), out=mixed)
     own_weight = work.cast("own weight", weights[..., places:], mixed.dtype)
     return mixed.addcmul_(own_weight, value.reshape(-1, 1, size))
+
+
+def _is_requested(operation: str) -> bool:
+    return find_operation(operation).requested() is not None
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from seqbench.kernels import DECODING_STEP
 from seqbench.report.document import Line
 from seqbench.report.results import Result, complete, label_of
 
@@ -13,7 +14,10 @@ def path_notes(results: Sequence[Result]) -> list[Line]:
     for result in complete(results):
         # A result from before paths were recorded has none.
         for operation, paths in result.get("kernels", {}).get("taken", {}).items():
-            runs[operation][" and ".join(paths)].append(_name(result))
+            # Nothing is trained by decoding steps, and models that read long texts at once take none.
+            trained = [path for path in paths if path != DECODING_STEP]
+            if trained:
+                runs[operation][" and ".join(trained)].append(_name(result))
     return [
         Line(
             f"{operation} ran on different paths, and training times differ by that too: "
