@@ -4,12 +4,12 @@ A marked test may be parametrised with values that pickle, and takes no fixtures
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from interpreter_process import INTERPRET, InterpreterProcess
 
-from seqbench_kernels.dispatch import request_paths
+from seqbench_kernels.dispatch import ENVIRONMENT_VARIABLE, request_paths
 
 # Also where the whole test run was started with it: the tests that compile need it unset.
 os.environ.pop(INTERPRET, None)
@@ -19,10 +19,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interpreted: runs where Triton interprets its kernels, without a GPU")
 
 
-@pytest.fixture
-def ask() -> Iterator[Callable[[str | None], None]]:
-    """Asks for paths until the end of the test."""
-    yield request_paths
+@pytest.fixture(autouse=True)
+def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No request for paths reaches a test, from the environment or from the test before."""
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    request_paths(None)
+    yield
     request_paths(None)
 
 

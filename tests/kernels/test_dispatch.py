@@ -22,14 +22,6 @@ def operation(name: str = "scan") -> Operation:
     return Operation(name, lambda: None, paths)
 
 
-@pytest.fixture(autouse=True)
-def nothing_asked_for(monkeypatch):
-    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
-    request_paths(None)
-    yield
-    request_paths(None)
-
-
 def test_the_first_path_that_serves_device_and_dtype_runs_and_is_noted() -> None:
     scan = operation()
     assert scan.choose(CPU, torch.float32) == "cpu"

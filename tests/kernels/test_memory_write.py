@@ -9,6 +9,7 @@ import torch.utils.checkpoint
 from aot_compilation import assert_fits, compiling_for
 from fresh_memory import filled_with_nan
 from model_support import largest_difference, normal
+from path_support import on_every_path
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,18 +34,6 @@ CASES = [
     ((1, 1, 1, 1), (1, 1)),
 ]
 BLOCKS = ((1, 130, 4, 520), (1, 130))
-PATHS = [
-    pytest.param("cpu", id="cpu"),
-    pytest.param("reference", id="reference"),
-    pytest.param("triton", id="triton", marks=pytest.mark.interpreted),
-]
-on_every_path = pytest.mark.parametrize("path", PATHS)
-
-
-@pytest.fixture(autouse=True)
-def forget_request():
-    yield
-    request_paths(None)
 
 
 def inputs(sizes: tuple[int, ...], shared: tuple[int, int], spread: float = 1.0) -> list[Tensor]:

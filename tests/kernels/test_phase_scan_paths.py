@@ -6,6 +6,7 @@ import pytest
 import torch
 from fresh_memory import filled_with_nan
 from model_support import circular_difference, largest_difference, normal
+from path_support import on_every_path
 from test_phase_scan import REQUIRED, case, gradients, long_increments, radians, scan_in_chunks
 from torch import Tensor
 
@@ -22,18 +23,6 @@ from seqbench_kernels.phase_scan import (
 
 # (batch, length, channels, groups): no multiple of a block, one of each, more groups than tokens, wide rows.
 SIZES = [(1, 1, 1, 1), (2, 63, 60, 3), (3, 33, 5, 70)]
-PATHS = [
-    pytest.param("cpu", id="cpu"),
-    pytest.param("reference", id="reference"),
-    pytest.param("triton", id="triton", marks=pytest.mark.interpreted),
-]
-on_every_path = pytest.mark.parametrize("path", PATHS)
-
-
-@pytest.fixture(autouse=True)
-def forget_request():
-    yield
-    request_paths(None)
 
 
 def ask(path: str) -> None:

@@ -6,7 +6,7 @@ from scan_support import OPERATOR_RULES, check_compilation, check_writing_of_fre
 from test_selective_scan import NAMES, scan_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqbench_kernels.dispatch import UnknownPathError
+from seqbench_kernels.dispatch import UnknownPathError, request_paths
 from seqbench_kernels.selective_scan import OPERATION, cpu, selective_scan, selective_scan_reference
 
 SCAN, SCAN_BACKWARD = (
@@ -63,18 +63,18 @@ def test_gradients_of_the_outputs_alone_equal_the_reference():
         torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_the_path_that_is_asked_for_runs_and_is_noted(ask):
+def test_the_path_that_is_asked_for_runs_and_is_noted():
     inputs = scan_inputs(2, 9, 6, 4)
     for path, node in (("cpu", "seqbench_selective_scan"), ("reference", "Stack")):
-        ask(f"selective_scan={path}")
+        request_paths(f"selective_scan={path}")
         OPERATION.taken.clear()
         outputs, _ = selective_scan(*(tensor.requires_grad_() for tensor in inputs))
         assert OPERATION.taken == {path}
         assert node.lower() in outputs.grad_fn.name().lower()
 
 
-def test_a_path_that_cannot_serve_is_refused(ask):
-    ask("mamba_ssm")
+def test_a_path_that_cannot_serve_is_refused():
+    request_paths("mamba_ssm")
     with pytest.raises(UnknownPathError, match="cannot serve cpu tensors of float64: it is a CUDA kernel"):
         selective_scan(*scan_inputs(2, 9, 6, 4))
 
@@ -103,13 +103,13 @@ def test_the_cases_that_are_timed_run():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("has_state", [True, False])
-def test_the_paths_on_a_gpu_equal_the_reference_on_the_cpu(has_state, ask):
+def test_the_paths_on_a_gpu_equal_the_reference_on_the_cpu(has_state):
     inputs = scan_inputs(2, 300, 64, 16)[: 7 if has_state else 6]
     expected = selective_scan_reference(*inputs)
     expected_gradients = with_gradients(lambda *each: selective_scan_reference(*each)[:1], inputs, torch.float64)[1]
     device = torch.device("cuda")
     for path in OPERATION.available(device, torch.float32):
-        ask(f"selective_scan={path}")
+        request_paths(f"selective_scan={path}")
         there = [tensor.to(device, torch.float32) for tensor in inputs]
         # Gradients of the outputs alone: mamba_ssm has none for the final state.
         gradients = with_gradients(lambda *each: selective_scan(*each)[:1], there, torch.float32)[1]

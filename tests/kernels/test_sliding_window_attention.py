@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from window_attention_support import inputs, validity, with_gradients
 
+from seqbench_kernels.dispatch import request_paths
 from seqbench_kernels.sliding_window_attention import (
     OPERATION,
     dispatch,
@@ -280,7 +281,7 @@ def test_inputs_are_left_unchanged_and_need_not_be_contiguous() -> None:
     assert torch.equal(sliding_window_attention(*strided, 8), expected)
 
 
-def test_a_requested_path_wins_over_the_models_choice_and_what_ran_is_noted(ask) -> None:
+def test_a_requested_path_wins_over_the_models_choice_and_what_ran_is_noted() -> None:
     OPERATION.taken.clear()
     tensors = inputs(70)
     sliding_window_attention(*tensors, 4)
@@ -288,11 +289,11 @@ def test_a_requested_path_wins_over_the_models_choice_and_what_ran_is_noted(ask)
     sliding_window_attention(*tensors, 4, implementation="eager")
     assert OPERATION.taken == {"sdpa", "reference"}
     OPERATION.taken.clear()
-    ask("reference")
+    request_paths("reference")
     expected = sliding_window_attention_reference(*tensors, 4)
     assert torch.equal(sliding_window_attention(*tensors, 4), expected)
     assert OPERATION.taken == {"reference"}
-    ask("sliding_window_attention=sdpa")
+    request_paths("sliding_window_attention=sdpa")
     sliding_window_attention(*tensors, 4, implementation="eager")
     assert OPERATION.taken == {"reference", "sdpa"}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention
 from window_attention_support import inputs, validity, with_gradients
 
-from seqbench_kernels.dispatch import UnknownPathError
+from seqbench_kernels.dispatch import UnknownPathError, request_paths
 from seqbench_kernels.sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
 from seqbench_kernels.sliding_window_attention.flex import window_block_mask
 from seqbench_kernels.sliding_window_attention.reference import attention_mask
@@ -89,9 +89,9 @@ def test_flex_attention_agrees_with_the_definition_on_a_gpu(
             assert relative_difference(actual.cpu(), reference) < (1e-2 if dtype == torch.float32 else 0.03)
 
 
-def test_flex_attention_is_refused_on_a_cpu_with_the_reason(ask) -> None:
+def test_flex_attention_is_refused_on_a_cpu_with_the_reason() -> None:
     with pytest.raises(ValueError, match="no backward pass on a CPU: choose another attn_implementation there"):
         sliding_window_attention(*inputs(5), 4, implementation="flex_attention")
-    ask("sliding_window_attention=flex_attention")
+    request_paths("sliding_window_attention=flex_attention")
     with pytest.raises(UnknownPathError, match=r"cannot serve cpu tensors of float64: .* no backward"):
         sliding_window_attention(*inputs(5), 4)

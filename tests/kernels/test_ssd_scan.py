@@ -18,7 +18,7 @@ from scan_support import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqbench_kernels.dispatch import UnknownPathError
+from seqbench_kernels.dispatch import UnknownPathError, request_paths
 from seqbench_kernels.ssd_scan import (
     OPERATION,
     backward_flops,
@@ -210,18 +210,18 @@ def test_the_counter_sees_the_flops_of_the_operators():
         assert counter.get_total_flops() == 3 * backward_flops(*shape, True, has_state_gradient)
 
 
-def test_the_path_that_is_asked_for_runs_and_is_noted(ask):
+def test_the_path_that_is_asked_for_runs_and_is_noted():
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(2, 9, 4, 3, 2, 5)]
     for path, node in (("cpu", "seqbench_ssd_scan"), ("reference", "Stack")):
-        ask(f"ssd_scan={path}")
+        request_paths(f"ssd_scan={path}")
         OPERATION.taken.clear()
         outputs, _ = ssd_scan(*inputs)
         assert OPERATION.taken == {path}
         assert node.lower() in outputs.grad_fn.name().lower()
 
 
-def test_a_path_that_cannot_serve_is_refused(ask):
-    ask("mamba_ssm")
+def test_a_path_that_cannot_serve_is_refused():
+    request_paths("mamba_ssm")
     with pytest.raises(UnknownPathError, match="cannot serve cpu tensors of float64: its kernels are for CUDA"):
         ssd_scan(*scan_inputs(2, 9, 4, 3, 2, 5))
 
@@ -277,12 +277,12 @@ def test_the_cases_that_are_timed_run():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("has_state", [True, False])
-def test_the_paths_on_a_gpu_equal_the_reference_on_the_cpu(has_state, ask):
+def test_the_paths_on_a_gpu_equal_the_reference_on_the_cpu(has_state):
     inputs = scan_inputs(2, 300, 8, 32, 2, 16)[: 7 if has_state else 6]
     expected = with_gradients(ssd_scan_reference, inputs, torch.float64)
     device = torch.device("cuda")
     for path in OPERATION.available(device, torch.float32):
-        ask(f"ssd_scan={path}")
+        request_paths(f"ssd_scan={path}")
         actual = with_gradients(ssd_scan, [tensor.to(device) for tensor in inputs], torch.float32)
         # mamba_ssm multiplies in TF32: ten bits of mantissa.
         tolerance = 1e-2 if path == "mamba_ssm" else 1e-4

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from seqbench_kernels.arguments import require_shapes, wants_gradient
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.memory_read import cpu
 from seqbench_kernels.memory_read.reference import memory_read_reference
@@ -50,11 +51,7 @@ def memory_read(query: Tensor, slots: Tensor, weight: Tensor, bias: Tensor) -> T
     path = OPERATION.choose(slots.device, weight.dtype)
     if path == REFERENCE:
         return memory_read_reference(query, slots, weight, bias)
-    keep_keys = (
-        path == _CPU
-        and torch.is_grad_enabled()
-        and any(tensor.requires_grad for tensor in (query, slots, weight, bias))
-    )
+    keep_keys = path == _CPU and wants_gradient(query, slots, weight, bias)
     values, _, _ = _memory_read(query.flatten(0, 1), slots.flatten(0, 1), weight, bias, path, keep_keys)
     return values.unflatten(0, query.shape[:2])
 
@@ -66,14 +63,12 @@ def _check_shapes(query: Tensor, slots: Tensor, weight: Tensor, bias: Tensor) ->
             f" {tuple(query.shape)} and {tuple(slots.shape)}"
         )
     heads, angles = query.shape[2:]
-    wanted = {
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "slots": (slots, (*query.shape[:2], slots.shape[2], 2 * angles)),
         "weight": (weight, (2 * heads * angles, 2 * angles)),
         "bias": (bias, (2 * heads * angles,)),
     }
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must be {shape} beside query {tuple(query.shape)}, not {tuple(tensor.shape)}")
+    require_shapes(wanted, "query", query.shape)
 
 
 # Below, a batch's tokens are one dimension. The second result is the softmax weights of the slots (tokens, R, N), the
@@ -126,22 +121,9 @@ def _(
 
 
 @_memory_read_backward.register_fake
-def _(
-    gradient: Tensor,
-    query: Tensor,
-    slots: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    softmax_weights: Tensor,
-    keys: Tensor,
-    path: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    contiguous = torch.contiguous_format
-    return (
-        torch.empty_like(query, memory_format=contiguous),
-        torch.empty_like(slots, memory_format=contiguous),
-        torch.empty_like(weight, memory_format=contiguous),
-        torch.empty_like(bias, memory_format=contiguous),
+def _(gradient: Tensor, query: Tensor, slots: Tensor, weight: Tensor, bias: Tensor, *unused: Any) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, slots, weight, bias)
     )
 
 

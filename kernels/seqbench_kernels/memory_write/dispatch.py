@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench_kernels.arguments import wants_gradient
 from seqbench_kernels.devices import cpu_unavailable
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.memory_write import operators
@@ -60,7 +61,7 @@ def _expanded(keys: Tensor, query: Tensor) -> Tensor:
 
 def _keep(path: str, *arguments: Tensor) -> bool:
     """Whether a backward pass may want what "cpu" can keep for it."""
-    return path == "cpu" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
+    return path == "cpu" and wants_gradient(*arguments)
 
 
 def _cases(device: torch.device) -> Mapping[str, Callable[[], tuple[Any, ...]]]:

@@ -66,14 +66,7 @@ def write_backward(
 
 @write_backward.register_fake
 def _(
-    by_weights: Tensor,
-    by_increments: Tensor,
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    weights: Tensor,
-    path: str,
-    kept: bool,
+    by_weights: Tensor, by_increments: Tensor, query: Tensor, keys: Tensor, values: Tensor, *unused: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
 
@@ -99,7 +92,7 @@ def slot_weights_backward(
 
 
 @slot_weights_backward.register_fake
-def _(gradient: Tensor, query: Tensor, keys: Tensor, weights: Tensor, path: str, kept: bool) -> tuple[Tensor, Tensor]:
+def _(gradient: Tensor, query: Tensor, keys: Tensor, *unused: Any) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), keys.new_empty(keys.shape)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench_kernels.arguments import require_shapes
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.selective_scan.cuda import MAMBA_SSM, selective_scan_mamba_ssm, unavailable
 from seqbench_kernels.selective_scan.operators import selective_scan_loop
@@ -99,15 +100,12 @@ def _check_shapes(
         )
     batch, length, channels = u.shape
     state = A.shape[1]
-    wanted = {
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "dt": (dt, (batch, length, channels)),
         "A": (A, (channels, state)),
         "B": (B, (batch, length, state)),
         "C": (C, (batch, length, state)),
         "D": (D, (channels,)),
+        "initial_state": (initial_state, (batch, channels, state)),
     }
-    if initial_state is not None:
-        wanted["initial_state"] = (initial_state, (batch, channels, state))
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must be {shape} beside u {tuple(u.shape)}, not {tuple(tensor.shape)}")
+    require_shapes(wanted, "u", u.shape)

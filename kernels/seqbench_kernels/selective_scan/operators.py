@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench_kernels.arguments import wants_gradient
 from seqbench_kernels.selective_scan.cpu import scan_backward, scan_forward, starts_shape
 
 
@@ -42,22 +43,9 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(
-    outputs_gradient: Tensor,
-    state_gradient: Tensor | None,
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    starts: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    u_gradient, dt_gradient, A_gradient, B_gradient, C_gradient, D_gradient = (
-        tensor.new_empty(tensor.shape) for tensor in (u, dt, A, B, C, D)
-    )
-    initial_gradient = u.new_empty(u.shape[0], u.shape[2], A.shape[1])
-    return u_gradient, dt_gradient, A_gradient, B_gradient, C_gradient, D_gradient, initial_gradient
+def _(outputs_gradient: Tensor, state_gradient: Tensor | None, *others: Tensor) -> tuple[Tensor, ...]:
+    u, _, A, *_ = inputs = others[:6]
+    return *(tensor.new_empty(tensor.shape) for tensor in inputs), u.new_empty(u.shape[0], u.shape[2], A.shape[1])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -92,7 +80,6 @@ def selective_scan_loop(
 
     Gradients reach every argument, from the outputs and from the final state. First derivatives only.
     """
-    tensors = (u, dt, A, B, C, D) if initial_state is None else (u, dt, A, B, C, D, initial_state)
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    keep = wants_gradient(u, dt, A, B, C, D, initial_state)
     outputs, final_state, _ = _scan(u, dt, A, B, C, D, initial_state, keep)
     return outputs, final_state

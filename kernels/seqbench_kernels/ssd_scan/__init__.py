@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench_kernels.arguments import require_shapes
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.ssd_scan.cuda import MAMBA_SSM, ssd_scan_mamba_ssm, unavailable
 from seqbench_kernels.ssd_scan.flops import backward_flops, forward_flops
@@ -101,15 +102,12 @@ def _check_shapes(
         )
     batch, length, heads, head_dim = x.shape
     groups, state = B.shape[2:]
-    wanted = {
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "dt": (dt, (batch, length, heads)),
         "A": (A, (heads,)),
         "B": (B, (batch, length, groups, state)),
         "C": (C, (batch, length, groups, state)),
         "D": (D, (heads,)),
+        "initial_state": (initial_state, (batch, heads, head_dim, state)),
     }
-    if initial_state is not None:
-        wanted["initial_state"] = (initial_state, (batch, heads, head_dim, state))
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must be {shape} beside x {tuple(x.shape)}, not {tuple(tensor.shape)}")
+    require_shapes(wanted, "x", x.shape)

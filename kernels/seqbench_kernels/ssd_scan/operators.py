@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from seqbench_kernels.arguments import wants_gradient
 from seqbench_kernels.ssd_scan.cpu import scan_forward, starts_shape
 from seqbench_kernels.ssd_scan.flops import backward_flops, forward_flops
 from seqbench_kernels.ssd_scan.gradient import scan_backward
@@ -47,25 +48,9 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(
-    outputs_gradient: Tensor,
-    state_gradient: Tensor | None,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor | None,
-    outputs: Tensor,
-    final_state: Tensor,
-    starts: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x_gradient, dt_gradient, A_gradient, B_gradient, C_gradient, D_gradient = (
-        tensor.new_empty(tensor.shape) for tensor in (x, dt, A, B, C, D)
-    )
-    initial_gradient = x.new_empty(final_state.shape)
-    return x_gradient, dt_gradient, A_gradient, B_gradient, C_gradient, D_gradient, initial_gradient
+def _(outputs_gradient: Tensor, state_gradient: Tensor | None, *others: Any) -> tuple[Tensor, ...]:
+    final_state = others[8]
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (*others[:6], final_state))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -94,38 +79,18 @@ for _device in ("cpu", "cuda"):
     _scan_backward.register_autocast(_device, torch.float32)
 
 
+# The formulas get the operators' arguments, shapes in place of tensors.
+
+
 @register_flop_formula(torch.ops.seqbench.ssd_scan)
-def _forward_formula(
-    x: tuple[int, ...],
-    dt: tuple[int, ...],
-    A: tuple[int, ...],
-    B: tuple[int, ...],
-    C: tuple[int, ...],
-    D: tuple[int, ...],
-    initial_state: tuple[int, ...] | None,
-    keep: bool,
-    *,
-    out_shape: Any = None,
-) -> int:
-    batch, length, heads, head_dim = x
+def _forward_formula(*arguments: Any, out_shape: Any = None) -> int:
+    (batch, length, heads, head_dim), _, _, B, _, _, initial_state, _ = arguments
     return batch * forward_flops(length, heads, head_dim, B[2], B[3], initial_state is not None)
 
 
 @register_flop_formula(torch.ops.seqbench.ssd_scan_backward)
-def _backward_formula(
-    outputs_gradient: tuple[int, ...],
-    state_gradient: tuple[int, ...] | None,
-    x: tuple[int, ...],
-    dt: tuple[int, ...],
-    A: tuple[int, ...],
-    B: tuple[int, ...],
-    C: tuple[int, ...],
-    D: tuple[int, ...],
-    initial_state: tuple[int, ...] | None,
-    *saved: tuple[int, ...],
-    out_shape: Any = None,
-) -> int:
-    batch, length, heads, head_dim = x
+def _backward_formula(*arguments: Any, out_shape: Any = None) -> int:
+    _, state_gradient, (batch, length, heads, head_dim), _, _, B, _, _, initial_state, *_ = arguments
     has_initial_state, has_state_gradient = initial_state is not None, state_gradient is not None
     return batch * backward_flops(length, heads, head_dim, B[2], B[3], has_initial_state, has_state_gradient)
 
@@ -137,7 +102,6 @@ def ssd_scan_chunked(
 
     Gradients reach every argument, from the outputs and from the final state. First derivatives only.
     """
-    tensors = (x, dt, A, B, C, D) if initial_state is None else (x, dt, A, B, C, D, initial_state)
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    keep = wants_gradient(x, dt, A, B, C, D, initial_state)
     outputs, final_state, _ = _scan(x, dt, A, B, C, D, initial_state, keep)
     return outputs, final_state
