@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from seqbench.report.speed_plot import between_powers
 from seqbench.speed.forecast import Forecast
 from seqbench.speed.records import FAILED, MEASURED, NOT_RUN, PENDING, Record, growth, summarise
 from seqbench.speed.rounds import Cell, run_rounds
@@ -159,3 +160,13 @@ def test_a_cell_that_was_given_up_is_left_out():
     assert log == ["b", "b"]
     assert made[0].record.state == NOT_RUN
     assert PENDING not in {cell.record.state for cell in made}
+
+
+@pytest.mark.parametrize(
+    ("limits", "labelled"),
+    [((25, 95), [30, 40, 50, 60, 70, 80, 90]), ((3, 450), [5, 20, 50, 200]), ((1, 1e5), [])],
+)
+def test_an_axis_of_a_plot_has_labels_between_powers_of_ten_where_there_is_room(limits, labelled):
+    ticks = [digit * power for power in (1, 10, 100) for digit in range(2, 10)]
+    within = [tick for tick in ticks if limits[0] < tick < limits[1]]
+    assert [tick for tick in within if between_powers(limits, tick, 0)] == labelled

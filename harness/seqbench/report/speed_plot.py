@@ -1,6 +1,8 @@
 """Time and memory against length, as pictures."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,14 @@ def _draw(above: Any, below: Any, line: list[Mapping[str, Any]], look: dict[str,
     below.plot(lengths, [cell["peak_bytes"] / 2**20 for cell in line], **look)
 
 
+def between_powers(limits: tuple[float, float], value: float, _: int) -> str:
+    """The label of a tick between two powers of ten: fewer of them, the more powers the axis shows."""
+    powers = math.log10(limits[1] / limits[0])
+    leading = round(value / 10 ** math.floor(math.log10(value)))
+    shown = range(2, 10) if powers < 1 else (2, 5) if powers < 3 else ()
+    return f"{value:,g}" if leading in shown else ""
+
+
 def _dress(above: Any, below: Any, mode: str, lengths: list[int]) -> None:
     from matplotlib.ticker import FuncFormatter
 
@@ -65,9 +75,7 @@ def _dress(above: Any, below: Any, mode: str, lengths: list[int]) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(plain)
-        # Beside the powers of ten only where there are few of them.
-        lowest, highest = axes.get_ylim()
-        axes.yaxis.set_minor_formatter(plain if highest < 10 * lowest else FuncFormatter(lambda value, _: ""))
+        axes.yaxis.set_minor_formatter(FuncFormatter(partial(between_powers, axes.get_ylim())))
         axes.set_ylabel(what)
         axes.grid(alpha=0.3, which="both")
     ticks = sorted(set(lengths))
