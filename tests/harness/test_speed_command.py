@@ -202,7 +202,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Operation:
     return operation
 
 
-def test_every_path_of_an_operation_is_set_in_relation_to_the_reference(stub):
+def test_every_path_of_an_operation_is_set_in_relation_to_the_reference(stub, capsys):
     stored = []
     with SpeedDisplay(None, 3) as display:
         header = {"kind": "operations", "repeats": 3, "precision": "fp32"}
@@ -220,7 +220,9 @@ def test_every_path_of_an_operation_is_set_in_relation_to_the_reference(stub):
         assert rows[*key, "broken"]["reason"] == "ArithmeticError: no such sum"
     assert [each["state"] for each in stored] == ["running"] * 4 + ["complete"]
     shown = speed_report(stored[-1]).markdown()
-    assert "absent: not run: it needs a device that is not here" in shown
+    assert "absent: not run: it needs a device that is not here  (stub)" in shown
+    assert not any(line.startswith("|") and "absent" in line for line in shown.splitlines()), "a line and no rows"
+    assert capsys.readouterr().err.count("it needs a device that is not here") == 1
 
 
 def test_an_operation_that_nobody_announces_is_refused_with_the_nearest_name(monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqbench.report.document import Document, Line, Row, Sheet
-from seqbench.speed.records import MEASURED
+from seqbench.speed.records import MEASURED, NOT_RUN
 
 Figures = Mapping[str, Any]
 
@@ -54,7 +54,8 @@ def _models_report(content: Figures) -> Document:
 
 
 def _operations_report(content: Figures) -> Document:
-    cells = content["cells"]
+    absent = _absent_paths(content["cells"])
+    cells = [cell for cell in content["cells"] if (cell["place"]["operation"], cell["name"]) not in absent]
     columns = {
         "operation": [cell["place"]["operation"] for cell in cells],
         "case": [cell["place"]["case"] for cell in cells],
@@ -67,7 +68,20 @@ def _operations_report(content: Figures) -> Document:
         "first call": [_first_call(cell) for cell in cells],
     }
     sheet = _sheet(_title(content), columns, cells, ("operation", "case", "direction"), names=4)
-    return Document([sheet, *_absences(cells), *_notes(content)])
+    without: dict[str, list[str]] = {}
+    for (operation, path), why in absent.items():
+        without.setdefault(f"{path}: {why}", []).append(operation)
+    nowhere = [Line(f"{reason}  ({', '.join(names)})", "yellow") for reason, names in without.items()]
+    return Document([sheet, *nowhere, *_absences(cells), *_notes(content)])
+
+
+def _absent_paths(cells: Sequence[Figures]) -> dict[tuple[str, str], str]:
+    """(operation, path) -> why, for paths that were run in no case, for one reason: a line says it better than rows."""
+    told: dict[tuple[str, str], set[str]] = {}
+    for cell in cells:
+        why = f"{cell['state']}: {cell['reason']}" if cell["state"] == NOT_RUN else ""
+        told.setdefault((cell["place"]["operation"], cell["name"]), set()).add(why)
+    return {path: whys.pop() for path, whys in told.items() if len(whys) == 1 and "" not in whys}
 
 
 def _sheet(

@@ -1,6 +1,7 @@
 """Progress of a measurement: a bar on a terminal, plain lines elsewhere, both on standard error."""
 
 import time
+from typing import Any
 
 from seqbench.progress_display import ProgressDisplay
 from seqbench.speed.records import PENDING, Record
@@ -20,6 +21,7 @@ class SpeedDisplay(ProgressDisplay):
         self._repeats, self._done = repeats, 0
         self._turns = self._turns_done = 0
         self._began = time.monotonic()
+        self._told: set[tuple[Any, ...]] = set()
 
     def warming(self, record: Record) -> None:
         """A cell is begun."""
@@ -28,7 +30,10 @@ class SpeedDisplay(ProgressDisplay):
     def warmed(self, record: Record) -> None:
         """It is ready, or will not be run."""
         self._done += 1
-        if record.state != PENDING:
+        # What an operation's path cannot do, it cannot do in any case of the operation.
+        told = (record.place.get("operation", describe(record)), record.name, record.reason)
+        if record.state != PENDING and told not in self._told:
+            self._told.add(told)
             self._say(f"{describe(record)}: {record.state}: {record.reason}")
 
     def peaks(self, text: str) -> None:
