@@ -180,10 +180,12 @@ def main() -> None:
     arguments = parser.parse_args()
     default, *others = combinations(torch.get_num_threads())
     print(f"default: {default}; bfloat16 in hardware: {bf16_in_hardware(torch.device('cpu'))}")
-    load = psutil.getloadavg()[0]
-    if load > 0.5:
+    busy = psutil.cpu_percent(interval=1.0)
+    # What an idle machine does by itself stays far below.
+    if busy > 10:
         print(
-            f"the machine is at other work (load {load:.1f}): what is said of several threads does not hold for it idle"
+            f"the machine is at other work ({busy:.0f} % of its processors' time): what is said of several threads"
+            " does not hold for it idle"
         )
     by_model = []
     for model in arguments.models.split(","):
