@@ -210,6 +210,17 @@ def test_whoever_asks_for_a_path_gets_it_for_single_tokens_too(
         assert (ran["memory_read"] == ["decoding-step"]) == (ran["memory_write"] == ["decoding-step"]) == steps
 
 
+@pytest.mark.parametrize("name", ["window", "pmnet of three levels"])
+@torch.no_grad()
+def test_steps_and_ordinary_calls_of_single_tokens_may_alternate(name: str) -> None:
+    model, tokens = MODELS[name](), tokens_of(2, 16)
+    state, found = model(tokens[:, :6], use_cache=True).past_key_values, []
+    for place, request in zip(range(6, 16), ["", "reference", "reference", "", ""] * 2, strict=True):
+        with requested_paths(request):
+            found.append(model(tokens[:, place : place + 1], past_key_values=state, use_cache=True).logits)
+    assert largest_difference(torch.cat(found, dim=1), model(tokens).logits[:, 6:]) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["window", "pmnet"])
 @torch.no_grad()
 def test_another_implementation_of_attention_is_not_passed_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
