@@ -5,8 +5,8 @@ by one place. Here every result has its buffer, kept from step to step, and a ne
 stay the same and nothing is asked of the device, so a step costs the same at any position.
 
 Inference only: no gradients, no autocast, no hooks, the weights of plain linear maps, and no path asked for of the
-operations whose work a step does by itself. A model asks `DecodingSteps.take`
-for a step and runs its ordinary forward call where none fits; a test of each model compares the two.
+operations whose work a step does by itself. A model asks `DecodingSteps.take` for a step and runs its ordinary forward
+call where none fits; a test of each model compares the two.
 """
 
 from collections.abc import Sequence
