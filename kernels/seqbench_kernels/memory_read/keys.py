@@ -12,9 +12,9 @@ from torch import Tensor
 
 from seqbench_kernels.memory_read.gradients import ParameterGradients, put_product
 
-# Elements (tokens x slots x heads x angles) of a span: 512 KiB in fp32, so that the keys and the differences of a span
-# fit into 1 MiB of second-level cache. Measured on 2 CPU cores: half of it is no faster at the 119M shape, and slower
-# at the tiny one, where calls count.
+# Elements (tokens x slots x heads x angles) of a span for each thread: 512 KiB in fp32, so that the keys and the
+# differences of a core's share fit into 1 MiB of second-level cache. Measured on 2 CPU cores: half of it is no faster
+# at the 119M shape, and slower at the tiny one, where calls count.
 _SPAN_ELEMENTS = 2**17
 
 
@@ -29,7 +29,7 @@ class Keys:
         _, self._heads, self._angles = query.shape
         count, width = slots.shape[1], bias.shape[0] // 2
         self._weight, self._bias = weight[:width], bias[:width]
-        self._span = max(1, min(size, _SPAN_ELEMENTS // max(1, count * width)))
+        self._span = max(1, min(size, torch.get_num_threads() * _SPAN_ELEMENTS // max(1, count * width)))
         self._scores = slots.new_empty(size, count, self._heads)
         self._query = slots.new_empty(self._span, 1, self._heads, self._angles)
         self._query_gradient = torch.empty_like(self._query)
