@@ -1,15 +1,15 @@
 """Progress over a grid of runs: bars on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from seqbench.comparison import GridRun
+from seqbench.progress_display import begin_bars, print_line
 from seqbench.report.results import overall
 from seqbench.store.catalogue import last_training_line
 from seqbench.training.progress import duration
@@ -37,16 +37,9 @@ class GridDisplay:
         self._last_look = time.monotonic()
 
     def __enter__(self) -> "GridDisplay":
-        if self._follow and self._console.is_terminal:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%  {task.fields[loss]}  left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bars.start()
+        if self._follow:
+            self._bars = begin_bars(self._console, "{task.percentage:>3.0f}%  {task.fields[loss]}  left")
+        if self._bars is not None:
             self._all = self._bars.add_task("all runs", total=self._runs, loss="")
         return self
 
@@ -101,11 +94,7 @@ class GridDisplay:
                 self._say(number, cell, f"{line['progress']:.0%}  loss {line['loss']:.3f}")
 
     def _say(self, number: int, cell: GridRun, message: str) -> None:
-        text = f"[{number + 1}/{self._runs}] {_name(cell)}: {message}"
-        if self._bars is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        print_line(self._console, f"[{number + 1}/{self._runs}] {_name(cell)}: {message}")
 
     def _count(self) -> None:
         if self._bars is not None and self._all is not None:

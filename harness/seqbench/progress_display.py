@@ -1,6 +1,5 @@
 """One bar on a terminal, plain lines now and then elsewhere, both on standard error."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +9,27 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 # Seconds between two plain lines: often enough to see life, rarely enough to read a log.
 _LINE_SECONDS = 10.0
+
+
+def begin_bars(console: Console, *columns: str) -> Progress | None:
+    """Bars on a terminal, begun: description, bar, `columns` in rich's format strings, time left. None elsewhere."""
+    if not console.is_terminal:
+        return None
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *(TextColumn(column) for column in columns),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    bars.start()
+    return bars
+
+
+def print_line(console: Console, text: str) -> None:
+    """A line as it is, above the bars where there are some."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class ProgressDisplay:
@@ -29,16 +49,8 @@ class ProgressDisplay:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                *(TextColumn(column) for column in self._columns),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
+        self._bar = begin_bars(self._console, *self._columns)
+        if self._bar is not None:
             self._task = self._bar.add_task(**self._task_options)
         return self
 
@@ -58,7 +70,7 @@ class ProgressDisplay:
     def _show(self, text: str, completed: float, description: str | None = None) -> None:
         """`description`, or else `text`, on the bar; without a bar the line `text`, if the last one is long ago."""
         if not self._update(completed=completed, description=description or text) and self._line_is_due():
-            self._print_line(text)
+            self._say(text)
 
     def _line_is_due(self, at_once: bool = False) -> bool:
         """Whether the last line is long ago, or is not to be waited for; the next one is then counted from now."""
@@ -68,9 +80,6 @@ class ProgressDisplay:
         self._last_line = now
         return True
 
-    def _print_line(self, text: str) -> None:
-        print(f"{self._label}: {text}", file=sys.stderr, flush=True)
-
-    def _print_above(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
-        self._console.print(f"{self._label}: {text}", highlight=False, markup=False, soft_wrap=True)
+        print_line(self._console, f"{self._label}: {text}")

@@ -6,14 +6,18 @@ import torch
 from torch import Tensor
 
 
-def require_shapes(wanted: Mapping[str, tuple[Tensor | None, tuple[int, ...]]], beside: str, shape: torch.Size) -> None:
-    """Raise ValueError, with the argument's name, for a tensor that has not the wanted shape; None has any.
+def require_shapes(
+    name_of_first: str, first: Tensor, others: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]
+) -> None:
+    """Raise ValueError, with its name, for one of the `others` that has not the shape beside it; None has any.
 
-    `beside` and `shape` are the name and the shape of the argument that the others have to fit.
+    `first` is the argument that the others have to fit.
     """
-    for name, (tensor, needed) in wanted.items():
-        if tensor is not None and tuple(tensor.shape) != needed:
-            raise ValueError(f"{name} must be {needed} beside {beside} {tuple(shape)}, not {tuple(tensor.shape)}")
+    for name, (tensor, shape) in others.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name} must be {shape} beside {name_of_first} {tuple(first.shape)}, not {tuple(tensor.shape)}"
+            )
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:

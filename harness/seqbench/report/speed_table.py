@@ -55,6 +55,7 @@ def _models_report(content: Figures) -> Document:
 
 def _operations_report(content: Figures) -> Document:
     absent = _absent_paths(content["cells"])
+    # A line says it better than rows.
     cells = [cell for cell in content["cells"] if (cell["place"]["operation"], cell["name"]) not in absent]
     columns = {
         "operation": [cell["place"]["operation"] for cell in cells],
@@ -68,20 +69,19 @@ def _operations_report(content: Figures) -> Document:
         "first call": [_first_call(cell) for cell in cells],
     }
     sheet = _sheet(_title(content), columns, cells, ("operation", "case", "direction"), names=4)
-    without: dict[str, list[str]] = {}
-    for (operation, path), why in absent.items():
-        without.setdefault(f"{path}: {why}", []).append(operation)
-    nowhere = [Line(f"{reason}  ({', '.join(names)})", "yellow") for reason, names in without.items()]
-    return Document([sheet, *nowhere, *_absences(cells), *_notes(content)])
+    return Document([sheet, *_absences([*absent.values(), *cells]), *_notes(content)])
 
 
-def _absent_paths(cells: Sequence[Figures]) -> dict[tuple[str, str], str]:
-    """(operation, path) -> why, for paths that were run in no case, for one reason: a line says it better than rows."""
-    told: dict[tuple[str, str], set[str]] = {}
+def _absent_paths(cells: Sequence[Figures]) -> dict[tuple[str, str], Figures]:
+    """(operation, path) -> one cell for all, where a path was run in no case of an operation, for one reason."""
+    own: dict[tuple[str, str], list[Figures]] = {}
     for cell in cells:
-        why = f"{cell['state']}: {cell['reason']}" if cell["state"] == NOT_RUN else ""
-        told.setdefault((cell["place"]["operation"], cell["name"]), set()).add(why)
-    return {path: whys.pop() for path, whys in told.items() if len(whys) == 1 and "" not in whys}
+        own.setdefault((cell["place"]["operation"], cell["name"]), []).append(cell)
+    return {
+        (operation, path): {**found[0], "place": {"operation": operation}}
+        for (operation, path), found in own.items()
+        if {(cell["state"], cell["reason"]) for cell in found} == {(NOT_RUN, found[0]["reason"])}
+    }
 
 
 def _sheet(

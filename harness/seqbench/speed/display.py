@@ -57,12 +57,6 @@ class SpeedDisplay(ProgressDisplay):
         rate = f", {1 / record.seconds[-1]:,.4g} per second" if record.seconds else ""
         self._show(f"{where}{rate}{left}", self._turns_done)
 
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._print_above(text)
-        else:
-            self._print_line(text)
-
 
 def describe(record: Record) -> str:
     """A cell in a few words, such as "train 4,096 name"."""

@@ -46,7 +46,7 @@ class TrainingProgress(ProgressDisplay):
         if self._update(completed=share, **shown) or not self._line_is_due(at_once=share >= 1):
             return
         left = (time.monotonic() - self._started) / max(1e-9, share - self._first) * (1 - share)
-        self._print_line(f"step {step:,}, {share:.0%}  loss {loss:.3f}  {rate} tokens/s  left {duration(left)}")
+        self._say(f"step {step:,}, {share:.0%}  loss {loss:.3f}  {rate} tokens/s  left {duration(left)}")
 
     def evaluated(self, done: float, total: float, what: str) -> None:
         """Show how far a long evaluation is: `done` of `total`, in the unit and words of `what`."""
@@ -55,7 +55,7 @@ class TrainingProgress(ProgressDisplay):
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
-        self._print_above(message)
+        self._say(message)
 
 
 def duration(seconds: float) -> str:

@@ -63,12 +63,15 @@ def _check_shapes(query: Tensor, slots: Tensor, weight: Tensor, bias: Tensor) ->
             f" {tuple(query.shape)} and {tuple(slots.shape)}"
         )
     heads, angles = query.shape[2:]
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "slots": (slots, (*query.shape[:2], slots.shape[2], 2 * angles)),
-        "weight": (weight, (2 * heads * angles, 2 * angles)),
-        "bias": (bias, (2 * heads * angles,)),
-    }
-    require_shapes(wanted, "query", query.shape)
+    require_shapes(
+        "query",
+        query,
+        {
+            "slots": (slots, (*query.shape[:2], slots.shape[2], 2 * angles)),
+            "weight": (weight, (2 * heads * angles, 2 * angles)),
+            "bias": (bias, (2 * heads * angles,)),
+        },
+    )
 
 
 # Below, a batch's tokens are one dimension. The second result is the softmax weights of the slots (tokens, R, N), the

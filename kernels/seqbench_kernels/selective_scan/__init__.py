@@ -100,12 +100,15 @@ def _check_shapes(
         )
     batch, length, channels = u.shape
     state = A.shape[1]
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "dt": (dt, (batch, length, channels)),
-        "A": (A, (channels, state)),
-        "B": (B, (batch, length, state)),
-        "C": (C, (batch, length, state)),
-        "D": (D, (channels,)),
-        "initial_state": (initial_state, (batch, channels, state)),
-    }
-    require_shapes(wanted, "u", u.shape)
+    require_shapes(
+        "u",
+        u,
+        {
+            "dt": (dt, (batch, length, channels)),
+            "A": (A, (channels, state)),
+            "B": (B, (batch, length, state)),
+            "C": (C, (batch, length, state)),
+            "D": (D, (channels,)),
+            "initial_state": (initial_state, (batch, channels, state)),
+        },
+    )

@@ -102,12 +102,15 @@ def _check_shapes(
         )
     batch, length, heads, head_dim = x.shape
     groups, state = B.shape[2:]
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "dt": (dt, (batch, length, heads)),
-        "A": (A, (heads,)),
-        "B": (B, (batch, length, groups, state)),
-        "C": (C, (batch, length, groups, state)),
-        "D": (D, (heads,)),
-        "initial_state": (initial_state, (batch, heads, head_dim, state)),
-    }
-    require_shapes(wanted, "x", x.shape)
+    require_shapes(
+        "x",
+        x,
+        {
+            "dt": (dt, (batch, length, heads)),
+            "A": (A, (heads,)),
+            "B": (B, (batch, length, groups, state)),
+            "C": (C, (batch, length, groups, state)),
+            "D": (D, (heads,)),
+            "initial_state": (initial_state, (batch, heads, head_dim, state)),
+        },
+    )

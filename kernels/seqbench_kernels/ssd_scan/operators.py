@@ -49,8 +49,8 @@ def _scan_backward(
 
 @_scan_backward.register_fake
 def _(outputs_gradient: Tensor, state_gradient: Tensor | None, *others: Any) -> tuple[Tensor, ...]:
-    final_state = others[8]
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (*others[:6], final_state))
+    x, dt, A, B, C, D, _, _, final_state, _ = others
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, dt, A, B, C, D, final_state))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -79,11 +79,9 @@ for _device in ("cpu", "cuda"):
     _scan_backward.register_autocast(_device, torch.float32)
 
 
-# The formulas get the operators' arguments, shapes in place of tensors.
-
-
 @register_flop_formula(torch.ops.seqbench.ssd_scan)
 def _forward_formula(*arguments: Any, out_shape: Any = None) -> int:
+    """Of the operator's arguments, shapes in place of tensors; the other formula likewise."""
     (batch, length, heads, head_dim), _, _, B, _, _, initial_state, _ = arguments
     return batch * forward_flops(length, heads, head_dim, B[2], B[3], initial_state is not None)
 
