@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from announced_package import announce_package
 from click.testing import CliRunner, Result
 
 from seqbench.cli.app import bench
@@ -89,12 +90,9 @@ def test_the_commands_of_a_page_are_accepted_in_their_order(kind: str, monkeypat
 
 def announce(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `pip install -e .` leaves behind: the folder on the path, and its entry points."""
-    information = Path("site") / f"my_{kind}-0.1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: my-{kind}\nVersion: 0.1.0\n")
     ((group, declared),) = tomllib.loads(Path("pyproject.toml").read_text())["project"]["entry-points"].items()
     lines = [f"{name} = {target}" for name, target in declared.items()]
-    (information / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+    announce_package(Path("site"), f"my_{kind}", "\n".join([f"[{group}]", *lines]))
     monkeypatch.syspath_prepend(str(Path("site").absolute()))
     assert f"my-{kind}" in entry_points(group=group).names
 

@@ -8,10 +8,10 @@ import wrong_behaviour
 import wrong_declarations  # noqa: F401 (its models are among WRONG)
 import wrong_tasks
 import wrong_weights
+from announced_package import announce_package
 from click.testing import CliRunner
 from right_model import Right
 from right_task import RightTask
-from test_registry import install
 from wrong_plugins import WRONG
 
 from seqbench.cli.check import check
@@ -241,7 +241,7 @@ def test_a_name_that_leads_to_no_plugin_is_refused(bench, name, told):
 
 def test_a_name_of_a_model_and_a_task_is_asked_back(tmp_path, monkeypatch):
     points = "[bench.models]\nboth = right_model:Right\n[bench.tasks]\nboth = right_task:RightTask\n"
-    install(tmp_path, "both", points)
+    announce_package(tmp_path, "both", points)
     monkeypatch.syspath_prepend(str(tmp_path))
     asked = CliRunner().invoke(check, ["both"])
     assert asked.exit_code == 2

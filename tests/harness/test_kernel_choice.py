@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from announced_package import announce_package
 from command_line import Bench
 from stored_results import no_items, result, shown
 from toy_kernels import ENTRY_POINTS
@@ -17,10 +18,7 @@ TOY = ("--model", MODEL, "--task", TASK)
 @pytest.fixture(scope="module")
 def bench(bench: Bench) -> Bench:
     """A working directory in which the toy kernel is announced, as by an installed package."""
-    information = bench.folder / "toys-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(ENTRY_POINTS)
+    announce_package(bench.folder, "toys", ENTRY_POINTS)
     return bench
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from announced_package import announce_package
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,10 +27,7 @@ listed-broken = listed_tasks:NoSuchTask
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path, monkeypatch):
-    information = tmp_path / "listed-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: listed\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(ENTRY_POINTS)
+    announce_package(tmp_path, "listed", ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

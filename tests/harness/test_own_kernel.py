@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from announced_package import announce_package
 from command_line import Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
@@ -22,11 +23,8 @@ def fenced(language: str) -> str:
 def bench(bench: Bench) -> Bench:
     """A working directory with the page's file, announced as the page says."""
     (bench.folder / "my_kernels.py").write_text(fenced("python"))
-    information = bench.folder / "mine-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     announced = fenced("toml").replace('[project.entry-points."bench.kernels"]', "[bench.kernels]").replace('"', "")
-    (information / "entry_points.txt").write_text(announced)
+    announce_package(bench.folder, "mine", announced)
     return bench
 
 

@@ -3,6 +3,7 @@
 import pytest
 import toy_model
 import toy_task
+from announced_package import announce_package
 
 from seqbench.errors import RequestError
 from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, find_model, find_task
@@ -34,17 +35,9 @@ BROKEN = {
 }
 
 
-def install(folder, name, entry_points):
-    """What pip leaves behind for a package that announces plugins."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(entry_points)
-
-
 @pytest.fixture(autouse=True)
 def installed(tmp_path, monkeypatch):
-    install(tmp_path, "toys", ENTRY_POINTS)
+    announce_package(tmp_path, "toys", ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
@@ -130,7 +123,7 @@ def test_what_follows_a_colon_is_handed_to_a_plugin_that_takes_it():
 
 
 def test_two_packages_with_one_name_disturb_nobody_who_asks_for_another(installed):
-    install(installed, "rivals", "[bench.models]\ntoy-neighbour = toy_model:ShortSighted\n")
+    announce_package(installed, "rivals", "[bench.models]\ntoy-neighbour = toy_model:ShortSighted\n")
     assert "more than once: toy_model" in refusal(find_model, "toy-neighbour")
     assert "dotted path" in refusal(find_model, "toy-neighbour")
     assert find_model("toy-argument:x")
@@ -138,7 +131,7 @@ def test_two_packages_with_one_name_disturb_nobody_who_asks_for_another(installe
 
 
 def test_the_same_plugin_seen_twice_is_one(installed, monkeypatch):
-    install(installed / "again", "toys-again", ENTRY_POINTS)
+    announce_package(installed / "again", "toys-again", ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(installed / "again"))
     assert type(find_model("toy-neighbour")) is toy_model.Neighbour
 
