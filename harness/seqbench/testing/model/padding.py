@@ -31,8 +31,8 @@ def padding(subject: ModelSubject) -> None:
     A mask of ones is no mask, and a row of nothing but padding does not disturb the others.
     """
     sharpest = subject.sharpest_probe()
-    on_several_draws(partial(_require_inert, sharpest, _SHORT, ("right", "left", "both sides", "between tokens")))
-    on_several_draws(partial(_require_inert, subject.probe(), _LONG_ROWS, ("left", "between tokens")))
+    on_several_draws(partial(require_inert, sharpest, _SHORT, ("right", "left", "both sides", "between tokens")))
+    on_several_draws(partial(require_inert, subject.probe(), _LONG_ROWS, ("left", "between tokens")))
     _require_empty_rows_inert(sharpest)
     on_several_draws(partial(_require_gradients, sharpest, not subject.draws_in_training))
 
@@ -60,19 +60,19 @@ def _arrangements(lengths: Sequence[int]) -> dict[str, list[Sequence[int]]]:
     }
 
 
-def _rows(lengths: Sequence[int], seed: int) -> list[Tensor]:
-    return [random_tokens(1, length, VOCABULARY, seed=1000 * seed + length)[0] for length in lengths]
+def _rows(probe: Probe, lengths: Sequence[int], seed: int) -> list[Tensor]:
+    return [random_tokens(1, length, probe.vocabulary, seed=1000 * seed + length)[0] for length in lengths]
 
 
-def _require_inert(probe: Probe, lengths: Sequence[int], wheres: Sequence[str], seed: int) -> None:
-    rows = _rows(lengths, seed)
+def require_inert(probe: Probe, lengths: Sequence[int], wheres: Sequence[str], seed: int) -> None:
+    rows = _rows(probe, lengths, seed)
     alone = [probe.logits(row.unsqueeze(0))[0] for row in rows]
     full = torch.ones(1, len(rows[0]), dtype=torch.int64)
     _compare(probe, probe.logits(rows[0].unsqueeze(0), full)[0], alone[0], "a mask of ones")
     for where in wheres:
         places = _arrangements(lengths)[where]
         by_pad = []
-        for pad in (0, VOCABULARY - 1):
+        for pad in (0, probe.vocabulary - 1):
             tokens, mask = scatter_rows(rows, places, max(lengths), pad)
             logits = probe.logits(tokens, mask)
             for row, expected in enumerate(alone):
@@ -89,7 +89,7 @@ def _require_inert(probe: Probe, lengths: Sequence[int], wheres: Sequence[str], 
 
 
 def _require_empty_rows_inert(probe: Probe) -> None:
-    rows = _rows((20, 13, 0), 0)
+    rows = _rows(probe, (20, 13, 0), 0)
     for where, places in _arrangements((20, 13, 0)).items():
         logits = probe.logits(*scatter_rows(rows, places, 20))
         for row in (0, 1):
@@ -99,7 +99,7 @@ def _require_empty_rows_inert(probe: Probe) -> None:
 
 def _require_gradients(probe: Probe, training: bool, seed: int) -> None:
     """Of one row, padded and not; in training mode, unless dropout draws other numbers for another shape."""
-    (row,) = _rows((20,), seed)
+    (row,) = _rows(probe, (20,), seed)
     expected = _gradients(probe, row.unsqueeze(0), None, training)
     for where, places in (
         ("right", range(20)),
@@ -129,9 +129,9 @@ def _gradients(probe: Probe, tokens: Tensor, mask: Tensor | None, training: bool
 def _require_no_trace(probe: Probe, where: str, seed: int) -> None:
     """Prompts of three lengths in one padded batch, continued by further tokens."""
     lengths = _SHORT[:3]
-    rows, rest = _rows(lengths, seed), random_tokens(3, 6, VOCABULARY, seed=seed + 8)
+    rows, rest = _rows(probe, lengths, seed), random_tokens(3, 6, probe.vocabulary, seed=seed + 8)
     continued = []
-    for pad in (0, VOCABULARY - 1):
+    for pad in (0, probe.vocabulary - 1):
         tokens, mask = scatter_rows(rows, _arrangements(lengths)[where], max(lengths), pad)
         _, state = probe.carry(tokens, mask)
         logits, _ = probe.feed(rest, [1, 4, 1], state)
@@ -153,7 +153,7 @@ def _require_no_trace_of_chunks(probe: Probe, seed: int) -> None:
     """Three sequences in chunks of 8 columns: whole, padded inside, and with chunks of nothing but padding."""
     lengths = (32, 19, 12)
     places = [range(32), [*range(3, 8), *range(9, 16), 17, *range(26, 32)], [*range(4), *range(16, 24)]]
-    rows = _rows(lengths, seed)
+    rows = _rows(probe, lengths, seed)
     tokens, mask = scatter_rows(rows, places, 32)
     parts, state = [], None
     for chunk, chunk_mask in zip(tokens.split(8, dim=1), mask.split(8, dim=1), strict=True):

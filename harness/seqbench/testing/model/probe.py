@@ -29,10 +29,12 @@ class Probe:
     Attributes:
         model: a copy of its own, which the clause may do anything with.
         dtype: of the weights, and of all that is computed from them.
+        vocabulary: token ids to try it with are below it.
     """
 
     model: PreTrainedModel
     dtype: torch.dtype
+    vocabulary: int
 
     @property
     def name(self) -> str:
@@ -56,23 +58,34 @@ class Probe:
         self.model.train(training)
         # Not torch.manual_seed, which takes milliseconds to tell every device.
         torch.default_generator.manual_seed(0)
+        if self.model.device.type == "cuda":
+            torch.cuda.manual_seed(0)
         with self.precision():
             # A copy: a model that writes into its input shall not change what others are given.
-            logits = self.model(tokens.clone(), attention_mask=None if mask is None else mask.clone()).logits
+            logits = self.model(
+                tokens.clone().to(self.model.device),
+                attention_mask=None if mask is None else mask.clone().to(self.model.device),
+            ).logits
         self.model.eval()
-        return logits
+        return logits.cpu()
 
     @torch.no_grad()
     def carry(self, tokens: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits and the state behind them, of one chunk with padding."""
         with self.precision():
-            output = self.model(tokens.clone(), attention_mask=mask.clone(), past_key_values=state, use_cache=True)
-        return output.logits, output.past_key_values
+            output = self.model(
+                tokens.clone().to(self.model.device),
+                attention_mask=mask.clone().to(self.model.device),
+                past_key_values=state,
+                use_cache=True,
+            )
+        return output.logits.cpu(), output.past_key_values
 
     def feed(self, tokens: Tensor, sizes: Sequence[int], state: Any = None) -> tuple[Tensor, Any]:
         """Logits and the state behind them, fed in chunks of those sizes."""
         with self.precision():
-            return feed(self.model, tokens, sizes, state)
+            logits, state = feed(self.model, tokens.to(self.model.device), sizes, state)
+        return logits.cpu(), state
 
     def agreement(self, logits: Tensor) -> float:
         """How far two ways to compute `logits` may differ."""
@@ -88,7 +101,7 @@ def narrowest_in_fp64(model: PreTrainedModel, tokens: Tensor) -> int | None:
 
     None when it does not run: a kernel for fp32 alone, for example.
     """
-    probe, widths = Probe(copy.deepcopy(model).double(), torch.float64), _Widths()
+    probe, widths = Probe(copy.deepcopy(model).double(), torch.float64, int(tokens.max()) + 1), _Widths()
     try:
         with widths:
             probe.logits(tokens)

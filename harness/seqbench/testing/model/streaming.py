@@ -32,15 +32,15 @@ def chunked(subject: ModelSubject) -> None:
     probe, sharpest = subject.probe(), subject.sharpest_probe()
     # Single tokens, and chunks around the 64 tokens at which some operations take another path.
     short = [[LENGTH], [1] * LENGTH, [7, 1, 30, 2, 30], [66, 4]]
-    on_several_draws(partial(_require_same_logits, probe, 2, LENGTH, short))
+    on_several_draws(partial(require_same_logits, probe, 2, LENGTH, short))
     # Many chunks of a power of two; single tokens in the midst of chunks, across powers of two.
     long = [[64] * 8, [50, 1, 99, 1, 3, 200]]
-    on_several_draws(partial(_require_same_logits, sharpest, 1, subject.long, long))
+    on_several_draws(partial(require_same_logits, sharpest, 1, subject.long, long))
     on_several_draws(partial(_require_own_states, sharpest))
 
 
-def _require_same_logits(probe: Probe, batch: int, length: int, ways: Sequence[Sequence[int]], seed: int) -> None:
-    tokens = random_tokens(batch, length, VOCABULARY, seed=seed)
+def require_same_logits(probe: Probe, batch: int, length: int, ways: Sequence[Sequence[int]], seed: int) -> None:
+    tokens = random_tokens(batch, length, probe.vocabulary, seed=seed)
     whole = probe.logits(tokens)
     for sizes in ways:
         sizes = chunk_sizes(length, sizes)
@@ -65,7 +65,7 @@ def _compare(probe: Probe, logits: Tensor, whole: Tensor, how: str) -> None:
 
 def _require_own_states(probe: Probe, seed: int) -> None:
     """Two sequences in turns, and a call without a state between them."""
-    first, second = random_tokens(2, LENGTH, VOCABULARY, seed=seed).unsqueeze(1)
+    first, second = random_tokens(2, LENGTH, probe.vocabulary, seed=seed).unsqueeze(1)
     wholes = probe.logits(first), probe.logits(second)
     parts: list[list[Tensor]] = [[], []]
     states: list[Any] = [None, None]

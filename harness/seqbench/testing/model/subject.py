@@ -30,6 +30,8 @@ class ModelSubject:
         preset: name of the preset.
     """
 
+    vocabulary, length = VOCABULARY, LENGTH
+
     def __init__(self, plugin: ModelPlugin[Any], preset: str) -> None:
         self.plugin, self.preset = plugin, preset
 
@@ -50,7 +52,7 @@ class ModelSubject:
 
     def probe(self) -> Probe:
         """The lively model as it is used."""
-        return Probe(copy.deepcopy(self._lively), torch.float32)
+        return Probe(copy.deepcopy(self._lively), torch.float32, self.vocabulary)
 
     @property
     def probes(self) -> list[Probe]:
@@ -65,7 +67,7 @@ class ModelSubject:
         """The lively model in fp64 where that runs at all: a nearly forgotten token is nothing in fp32."""
         if self._narrowest_of_fp64 is None:
             return self.probe()
-        return Probe(copy.deepcopy(self._lively).double(), torch.float64)
+        return Probe(copy.deepcopy(self._lively).double(), torch.float64, self.vocabulary)
 
     @cached_property
     def long(self) -> int:
@@ -84,11 +86,11 @@ class ModelSubject:
 
     @cached_property
     def _lively(self) -> PreTrainedModel:
-        return lively(self.fresh(), VOCABULARY, LENGTH)
+        return lively(self.fresh(), self.vocabulary, self.length)
 
     @cached_property
     def _narrowest_of_fp64(self) -> int | None:
-        return narrowest_in_fp64(self._lively, random_tokens(1, LENGTH, VOCABULARY))
+        return narrowest_in_fp64(self._lively, random_tokens(1, self.length, self.vocabulary))
 
     @property
     def _runs_in_fp64(self) -> bool:
