@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqbench.testing.model.probe import Probe
-from seqbench.testing.model.subject import VOCABULARY, ModelSubject, on_several_draws
+from seqbench.testing.model.subject import ModelSubject, on_several_draws
 from seqbench.testing.report import ClauseFailure
 from seqbench.testing.tensors import (
     gradients_of,
@@ -65,6 +65,7 @@ def _rows(probe: Probe, lengths: Sequence[int], seed: int) -> list[Tensor]:
 
 
 def require_inert(probe: Probe, lengths: Sequence[int], wheres: Sequence[str], seed: int) -> None:
+    """Rows of those lengths, padded in those ways, against each row alone."""
     rows = _rows(probe, lengths, seed)
     alone = [probe.logits(row.unsqueeze(0))[0] for row in rows]
     full = torch.ones(1, len(rows[0]), dtype=torch.int64)

@@ -89,7 +89,8 @@ def require_no_leak(
         mask: (1, length), zero at padding; None where there is none.
 
     Returns:
-        (places,): how far the logits at each place change with the token there, over ten times what rounding may change.
+        (places,): how far the logits at each place change with the token there, in units of ten times what rounding
+        may change.
     """
     length = row.shape[1]
     place, columns = torch.tensor(places).unsqueeze(1), torch.arange(length)
@@ -105,9 +106,7 @@ def require_no_leak(
     return difference.gather(1, place).squeeze(1) / (10 * probe.rounding(before))
 
 
-def _confirm_leak(
-    probe: Probe, base: Tensor, changed: Tensor, place: int, training: bool, mask: Tensor | None
-) -> None:
+def _confirm_leak(probe: Probe, base: Tensor, changed: Tensor, place: int, training: bool, mask: Tensor | None) -> None:
     """Without other rows in the batch: rows that influence each other are another clause."""
     before, after = (probe.logits(tokens, mask, training) for tokens in (base, changed))
     difference = _by_position(before, after)[0, :place]

@@ -40,6 +40,7 @@ def chunked(subject: ModelSubject) -> None:
 
 
 def require_same_logits(probe: Probe, batch: int, length: int, ways: Sequence[Sequence[int]], seed: int) -> None:
+    """Random tokens fed in chunks of each of the sizes in `ways`, against the full forward."""
     tokens = random_tokens(batch, length, probe.vocabulary, seed=seed)
     whole = probe.logits(tokens)
     for sizes in ways:
