@@ -29,3 +29,9 @@ class RunFailure(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of a library's error, without the advice that follows in further lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__

@@ -1,19 +1,19 @@
 """Checkpoints by name: a folder here, or a model on the Hugging Face hub."""
 
-import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import model_info, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from transformers.utils.hub import CHAT_TEMPLATE_DIR
 
-from seqbench.errors import RequestError
+from seqbench.checkpoint_files import TEXT_SUFFIXES, WEIGHT_SUFFIX, has_weights
+from seqbench.errors import RequestError, first_line
 
 # One request that is not repeated: the library's own go on trying for half a minute without a network.
 _SECONDS = 5.0
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# What a model and its tokenizer are made of; nothing that holds code.
-_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+_SUFFIXES = (*TEXT_SUFFIXES, WEIGHT_SUFFIX)
 
 
 def is_hub_id(name: str) -> bool:
@@ -36,7 +36,7 @@ def checkpoint_folder(name: str) -> Path:
         raise RequestError(f"there is no folder {name}")
     config = f"{inner}/config.json" if inner else "config.json"
     cached = try_to_load_from_cache(owner_and_model, config)
-    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+    if isinstance(cached, str) and has_weights(Path(cached).parent):
         return Path(cached).parent
     require_reachable(owner_and_model, name, "give the folder that you downloaded it to")
     return _download(owner_and_model, inner, name)
@@ -65,35 +65,14 @@ def require_reachable(hub_id: str, label: str, advice: str) -> None:
         ) from error
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the weight files in a folder. Raises RequestError when there are none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = any(folder.glob("*.bin"))
-        advice = (
-            "; a .bin file is a pickle, which is not read: save the model again with transformers" if pickled else ""
-        )
-        raise RequestError(f"there are no weights in {folder} (no .safetensors file){advice}")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Kind and message of a library's error, without the advice that follows in further lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
-
-
 def _download(hub_id: str, inner: str, label: str) -> Path:
     """Fetch the files of one folder of the repository; other folders may hold other models."""
     try:
         siblings = model_info(hub_id, timeout=_SECONDS).siblings or []
         inside = [PurePosixPath(file.rfilename) for file in siblings]
-        wanted = [path for path in inside if path.parent == PurePosixPath(inner) and path.suffix in _SUFFIXES]
-        if "config.json" not in {path.name for path in wanted}:
+        places = (PurePosixPath(inner), PurePosixPath(inner) / CHAT_TEMPLATE_DIR)
+        wanted = [path for path in inside if path.parent in places and path.suffix in _SUFFIXES]
+        if places[0] / "config.json" not in wanted:
             folders = sorted({str(path.parent) for path in inside if path.name == "config.json"})
             raise RequestError(f"{label}: no config.json there; folders that hold one: {', '.join(folders) or 'none'}")
         return Path(snapshot_download(hub_id, allow_patterns=list(map(str, wanted)))) / inner

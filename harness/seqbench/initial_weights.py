@@ -9,9 +9,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from seqbench.checkpoint_files import checkpoint_digest, find_weights
 from seqbench.contracts import ModelPlugin
-from seqbench.errors import RequestError
-from seqbench.hub import checkpoint_folder, first_line, weights_digest
+from seqbench.errors import RequestError, first_line
+from seqbench.hub import checkpoint_folder
 from seqbench.store.run_folder import RunFolder
 
 # What transformers raises for files that are damaged, foreign or incomplete.
@@ -40,7 +41,7 @@ class InitialWeights:
         name: as the user typed it.
         folder: where config.json and the weights are.
         settings: the plugin's settings that describe it.
-        sha256: over names and contents of the weight files; part of a run's identity, so that the place is not.
+        sha256: `checkpoint_digest` of the folder; part of a run's identity, so that the place is not.
     """
 
     name: str
@@ -71,7 +72,7 @@ def find_initial_weights(name: str, plugin: ModelPlugin[Any]) -> InitialWeights:
         raise RequestError(f"{folder / 'config.json'}: {error}") from error
     _require_same_model(folder, plugin, settings, config)
     _require_tokenizer(folder, config)
-    return InitialWeights(name, folder, settings, weights_digest(folder))
+    return InitialWeights(name, folder, settings, checkpoint_digest(folder, config))
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -79,6 +80,7 @@ def load_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
     Raises RequestError unless the files hold exactly the parameters of the model.
     """
+    find_weights(folder)
     try:
         # With the report asked for, the call returns a pair, which its annotation does not say.
         loaded: Any = type(model).from_pretrained(

@@ -86,7 +86,8 @@ class RunPlan:
         of it. Kernels and threads decide rounding alone and are none either, except where time is the budget: there
         they decide how far training gets.
         """
-        data, weights = self.task.data_identity(), self.model.weights_sha256()
+        data, checkpoint = self.task.data_identity(), self.model.checkpoint_sha256()
+        resolved = dict(self.model.resolved_config(self.model_config))
         return {
             "core": seqbench.__version__,
             "model": {
@@ -95,7 +96,8 @@ class RunPlan:
                 "ablation": self.ablation,
                 "config": dataclasses.asdict(self.model_config),
                 "tested_config": dataclasses.asdict(self.tested_config),
-                "initial_weights": self.initial_weights.sha256 if self.initial_weights else weights,
+                "initial_weights": self.initial_weights.sha256 if self.initial_weights else checkpoint,
+                **({"resolved_config": resolved} if resolved else {}),
             },
             "task": {
                 "name": self.task_name,
@@ -282,7 +284,7 @@ def _match(request: RunRequest, model: ModelPlugin[Any], config: Any, budget: Pa
 
 def _require_weights(request: RunRequest, model: ModelPlugin[Any]) -> None:
     """Raise RequestError where a task, or a preset, that only measures would measure random weights."""
-    if request.init is None and model.weights_sha256() is None:
+    if request.init is None and model.checkpoint_sha256() is None:
         raise RequestError(
             f"task {request.task} trains nothing here, and model {request.model} would have random weights; name a"
             " trained one with --init (the folder of a run or of a checkpoint, or a hub id)"

@@ -30,7 +30,7 @@ def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
     _require_version(folder, "the harness", identity["core"], seqbench.__version__)
     _require_version(folder, f"model {identity['model']['name']}", identity["model"]["version"], model.version)
     _require_version(folder, f"task {identity['task']['name']}", identity["task"]["version"], task_class.version)
-    return RunPlan(
+    plan = RunPlan(
         model_name=identity["model"]["name"],
         task_name=identity["task"]["name"],
         model=model,
@@ -50,6 +50,8 @@ def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
         kernels=identity.get("speed", {}).get("kernels", ""),
         threads=identity.get("speed", {}).get("threads"),
     )
+    _require_same_model(folder, identity["model"], plan)
+    return plan
 
 
 def _task(
@@ -65,6 +67,23 @@ def _task(
         places = ", ".join(f"{name}={value}" for name, value in run.get("locations", {}).items())
         raise RequestError(f"the data of task {stored['name']} ({places}) is not what the run was made with")
     return task
+
+
+def _require_same_model(folder: RunFolder, stored: dict[str, Any], plan: RunPlan) -> None:
+    """Raise RequestError when files or a library give the model another config or tokenizer than it had then."""
+    checkpoint = plan.model.checkpoint_sha256()
+    if checkpoint not in (None, stored["initial_weights"]):
+        raise RequestError(
+            f"{folder.path} was made with other files than those of {stored['name']} now; put those back that it was"
+            " made with"
+        )
+    now, then = plan.model.resolved_config(plan.model_config), stored.get("resolved_config", {})
+    field = next((name for name in sorted({*now, *then}) if now.get(name) != then.get(name)), None)
+    if field is not None:
+        raise RequestError(
+            f"{folder.path} was made with {field} {then.get(field)!r} in the config of {stored['name']}, and the"
+            f" libraries here make it {now.get(field)!r}; environment.json there says which it was made with"
+        )
 
 
 def _require_version(folder: RunFolder, owner: str, stored: str, present: str) -> None:

@@ -67,7 +67,7 @@ def load_checkpoint(name: str, model: str, device: torch.device, precision: str)
     Raises RequestError when there is no such checkpoint, or the plugin cannot be that model.
     """
     plugin = find_model(model)
-    if plugin.weights_sha256() is None:
+    if plugin.checkpoint_sha256() is None:
         weights = find_initial_weights(name, plugin)
         config = weights.settings
         network = load_weights(plugin.build(config), weights.folder)

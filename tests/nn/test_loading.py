@@ -75,13 +75,10 @@ def shard_of(folder: Path, tensor: str) -> Path:
     return folder / index["weight_map"][tensor]
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "shards", "pytorch_model.bin"])
-def test_a_whole_checkpoint_loads_in_each_of_transformers_formats(
+@pytest.mark.parametrize("kind", ["safetensors", "shards"])
+def test_a_whole_checkpoint_loads_in_one_file_and_in_shards(
     model: PreTrainedModel, folder: Path, sharded: Path, kind: str
 ) -> None:
-    if kind == "pytorch_model.bin":
-        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-        (folder / "model.safetensors").unlink()
     loaded = type(model).from_pretrained(sharded if kind == "shards" else folder)
     assert torch.equal(logits(loaded), logits(model))
 
@@ -129,18 +126,20 @@ class Harmful:
         return os.mkdir, ("unpickled",)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "code"])
-def test_a_damaged_or_harmful_pytorch_model_bin_is_named(
-    model: PreTrainedModel, folder: Path, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pickles_are_not_opened(model: PreTrainedModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    file = folder / "pytorch_model.bin"
-    torch.save({"weight": Harmful()} if damage == "code" else load_file(folder / "model.safetensors"), file)
+    torch.save({"weight": Harmful()}, folder / "pytorch_model.bin")
+    assert "use_safetensors=False: a .bin file is a pickle" in refusal(model, folder, use_safetensors=False)
     (folder / "model.safetensors").unlink()
-    if damage != "code":
-        file.write_bytes(file.read_bytes()[:-400] if damage == "truncated" else b"")
-    assert f"{file} cannot be read" in refusal(model, folder)
+    assert "a .bin file is a pickle, which is not read" in refusal(model, folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": "pytorch_model.bin"}}))
+    assert "only .safetensors files beside it are read" in refusal(model, folder)
     assert not (folder / "unpickled").exists()
+
+
+@pytest.mark.parametrize("option", ["variant", "gguf_file"])
+def test_files_of_other_names_are_not_read(model: PreTrainedModel, folder: Path, option: str) -> None:
+    assert f"{option}='other': only .safetensors files" in refusal(model, folder, **{option: "other"})
 
 
 def test_a_shard_that_is_not_there_is_named(model: PreTrainedModel, sharded: Path) -> None:

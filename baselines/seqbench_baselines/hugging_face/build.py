@@ -1,5 +1,6 @@
 """Building a model of transformers from settings, with weights or without."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from seqbench.errors import RequestError
-from seqbench.hub import first_line
+from seqbench.checkpoint_files import find_weights
+from seqbench.errors import RequestError, first_line
 from seqbench_baselines.hugging_face.settings import SHAPE_FIELDS, HuggingFaceSettings, checked_overrides
 from seqbench_baselines.hugging_face.source import ModelSource
 
@@ -76,7 +77,11 @@ def build_unloaded(source: ModelSource, settings: HuggingFaceSettings) -> PreTra
     return AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
 
 
-def _load(source: ModelSource, checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _load(source: ModelSource, checkpoint: Path, config: PreTrainedConfig) -> PreTrainedModel:
+    try:
+        find_weights(checkpoint)
+    except RequestError as error:
+        raise RequestError(f"{source.label}: its weights cannot be loaded: {error}") from error
     try:
         # With the report asked for, the call returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -90,8 +95,7 @@ def _load(source: ModelSource, checkpoint: str, config: PreTrainedConfig) -> Pre
     except (*_REFUSALS, OSError, SafetensorError) as error:
         raise RequestError(
             f"{source.label}: its weights cannot be loaded: {first_line(error)}\n"
-            "the folder may be incomplete or damaged; copy or download it again. Only .safetensors files are read (.bin"
-            " files are pickles): save such a model again with transformers"
+            "the folder may be incomplete or damaged; copy or download it again"
         ) from error
     model, report = loaded
     missing = sorted(report["missing_keys"])

@@ -9,8 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
-from seqbench.errors import RequestError
-from seqbench.hub import first_line
+from seqbench.errors import RequestError, first_line
 from seqbench_baselines.hugging_face.build import build_unloaded, transformers_config
 from seqbench_baselines.hugging_face.carried_state import state_of, state_size
 from seqbench_baselines.hugging_face.settings import HuggingFaceSettings

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from seqbench.checkpoint_files import checkpoint_digest, plain_config
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.errors import RequestError
-from seqbench.hub import checkpoint_folder, weights_digest
 from seqbench_baselines.hugging_face.build import build_native, transformers_config
 from seqbench_baselines.hugging_face.call import adapt
 from seqbench_baselines.hugging_face.carried_state import attends_to_everything
@@ -52,7 +52,7 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
 
     name = "hf"
     summary = "any causal language model of transformers, as hf:<model type>, hf:<folder> or hf:<hub id>"
-    version = "1"
+    version = "2"
     config_class = HuggingFaceSettings
     presets: Mapping[str, HuggingFaceSettings] = {"tiny": HuggingFaceSettings()}  # type: ignore[misc]
     default_preset: str = "tiny"  # type: ignore[misc]
@@ -134,13 +134,18 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
             "FLOP count": "attention as the full square, as torch's counter sees it",
         }
 
-    def weights_sha256(self) -> str | None:
-        """Of the checkpoint's weight files; None for a model type."""
-        return None if self._source.checkpoint is None else self._weights_digest
+    def checkpoint_sha256(self) -> str | None:
+        """Of everything in the checkpoint's folder that is read; None for a model type."""
+        return None if self._source.checkpoint is None else self._checkpoint_digest
+
+    def resolved_config(self, config: HuggingFaceSettings) -> Mapping[str, Any]:
+        """The config in transformers, with all of its defaults, which the next release may change."""
+        resolved: dict[str, Any] = plain_config(transformers_config(self._source, config).to_dict())
+        return resolved
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer beside the checkpoint's weights; None where there is none, and for a model type."""
-        return None if self._source.checkpoint is None else self._tokenizer
+        return self._tokenizer
 
     def settings_from(self, native: PreTrainedConfig) -> HuggingFaceSettings:
         """Not used: raises RequestError, since a checkpoint of transformers is a model of its own here."""
@@ -173,11 +178,13 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
 
     @functools.cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
-        return load_tokenizer(self._source)
+        folder = self._source.checkpoint
+        return None if folder is None else load_tokenizer(folder, self._source.label)
 
     @functools.cached_property
-    def _weights_digest(self) -> str:
-        return weights_digest(checkpoint_folder(str(self._source.checkpoint)))
+    def _checkpoint_digest(self) -> str:
+        assert self._source.checkpoint is not None
+        return checkpoint_digest(self._source.checkpoint, self._source.config)
 
     @functools.cached_property
     def _vocabulary_matrices(self) -> frozenset[str]:

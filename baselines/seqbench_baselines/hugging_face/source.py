@@ -7,8 +7,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from seqbench.errors import RequestError
-from seqbench.hub import first_line, is_hub_id, require_reachable
+from seqbench.errors import RequestError, first_line
+from seqbench.hub import checkpoint_folder, is_hub_id, require_reachable
 from seqbench.suggestions import did_you_mean
 
 
@@ -19,12 +19,12 @@ class ModelSource:
     Attributes:
         label: as the user typed it, with the prefix.
         config: the checkpoint's config, or the defaults of the type.
-        checkpoint: folder or hub id to load weights from; None for a type, which starts from random weights.
+        checkpoint: folder to load weights from; None for a type, which starts from random weights.
     """
 
     label: str
     config: PreTrainedConfig
-    checkpoint: str | None
+    checkpoint: Path | None
 
 
 def resolve_source(text: str) -> ModelSource:
@@ -42,12 +42,13 @@ def resolve_source(text: str) -> ModelSource:
             raise RequestError(
                 f"{label}: there is no config.json in that folder; name the folder that holds the checkpoint"
             )
-        return _checkpoint(str(folder), label)
+        return _checkpoint(folder, label)
     if folder.exists():
         raise RequestError(f"{label} is a file; name the folder that holds config.json and the weights")
     if is_hub_id(text):
         require_reachable(text, label, "type hf:<its folder>")
-        return _checkpoint(text, label)
+        # From here on a folder: the hub may hold another model of that name by the time that weights are loaded.
+        return _checkpoint(checkpoint_folder(text), label)
     if "/" in text or text.startswith((".", "~")):
         raise RequestError(f"{label}: there is no such folder")
     raise RequestError(
@@ -56,14 +57,14 @@ def resolve_source(text: str) -> ModelSource:
     )
 
 
-def _checkpoint(location: str, label: str) -> ModelSource:
+def _checkpoint(folder: Path, label: str) -> ModelSource:
     try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     # transformers raises errors of many kinds for a config that is damaged, foreign or beyond its version.
     except Exception as error:
         raise RequestError(f"{label}: its config.json cannot be used: {first_line(error)}") from error
     _require_causal(config.model_type, label)
-    return ModelSource(label, config, location)
+    return ModelSource(label, config, folder)
 
 
 def _require_causal(model_type: str, label: str) -> None:

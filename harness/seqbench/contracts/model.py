@@ -131,11 +131,19 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         initialisation, kernel path. Printed with every result.
         """
 
-    def weights_sha256(self) -> str | None:
-        """Hash of the weights that a built model comes with; None, as it stands, for random ones. Part of a run's
-        identity.
+    def checkpoint_sha256(self) -> str | None:
+        """Hash of the checkpoint whose weights a built model comes with: of its config, its tokenizer and its weights.
+
+        None, as it stands, for random weights. Part of a run's identity.
         """
         return None
+
+    def resolved_config(self, config: ModelConfig) -> Mapping[str, Any]:
+        """What another library's defaults make of settings, as plain data; nothing, as it stands, for a model whose
+        settings and version say all. Part of a run's identity.
+        """
+        del config
+        return {}
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer that the model was made for; None, as it stands, for models that take the ids of the task.

@@ -1,23 +1,18 @@
 """Weights that are whole and fit the model, or a clear refusal."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import safe_open
 from transformers import PreTrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
-from seqbench.errors import RequestError
-from seqbench.hub import first_line, is_hub_id
+from seqbench.checkpoint_files import WeightFiles, find_weights, has_weights
+from seqbench.errors import RequestError, first_line
+from seqbench.hub import is_hub_id
 
-# In the order in which transformers looks for them.
-_ENTRIES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
-# Arguments that make transformers read other files than those.
-_OTHER_FILES = ("gguf_file", "state_dict", "variant")
+# Arguments that make transformers read other files than those of `find_weights`.
+_OTHER_FILES = ("gguf_file", "variant")
 
 
 class StrictLoading:
@@ -38,27 +33,54 @@ class StrictLoading:
         wants_report = options.pop("output_loading_info", False)
         any_shape = options.pop("ignore_mismatched_sizes", False)
         source = pretrained_model_name_or_path
+        _require_safetensors(options)
         if "config" not in options:
             _require_config(source, options)
+        weights = _weights(source, options)
         try:
             # With the report asked for, the call returns a pair; shapes are compared below, where they can be named.
             model, report = super().from_pretrained(  # type: ignore[misc]
-                source, *arguments, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                source,
+                *arguments,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+                use_safetensors=True,
             )
         except RequestError:
             raise
         except Exception as error:
-            _explain(source, options, error)
+            _require_place(source, options, error)
             raise
-        folder = _folder(source, options)
+        # A model of the hub lies in the cache from here on.
+        weights = weights or _weights(source, options)
         if not any_shape:
-            _require_shapes(folder, source, report["mismatched_keys"], model.config)
+            _require_shapes(weights, source, report["mismatched_keys"], model.config)
         name = cls.__name__
-        _require_none(report["missing_keys"], folder, source, f"lacks {{}}, which a {name} with this config has")
+        _require_none(report["missing_keys"], weights, source, f"lacks {{}}, which a {name} with this config has")
         _require_none(
-            report["unexpected_keys"], folder, source, f"holds {{}}, which a {name} with this config does not have"
+            report["unexpected_keys"], weights, source, f"holds {{}}, which a {name} with this config does not have"
         )
         return (model, report) if wants_report else model
+
+
+def _require_safetensors(options: dict[str, Any]) -> None:
+    """Raise RequestError for arguments that ask for other files; takes the one out that asks for these."""
+    for name in _OTHER_FILES:
+        if options.get(name) is not None:
+            raise RequestError(
+                f"{name}={options[name]!r}: only .safetensors files of the usual names are read; leave it out"
+            )
+    if options.pop("use_safetensors", None) is False:
+        raise RequestError("use_safetensors=False: a .bin file is a pickle, which is not read; leave it out")
+
+
+def _weights(source: Any, options: Mapping[str, Any]) -> WeightFiles | None:
+    """The files that hold the weights; None for those that are given, or not yet here. Raises as `find_weights`."""
+    folder = _folder(source, options)
+    if folder is None or options.get("state_dict") is not None:
+        return None
+    return find_weights(folder) if Path(source).is_dir() or has_weights(folder) else None
 
 
 def _folder(source: Any, options: Mapping[str, Any]) -> Path | None:
@@ -84,77 +106,22 @@ def _require_config(source: Any, options: Mapping[str, Any]) -> None:
         raise RequestError(f"there is no {folder / 'config.json'}; name the folder of a checkpoint")
 
 
-def _explain(source: Any, options: Mapping[str, Any], error: Exception) -> None:
-    """Raise RequestError when the checkpoint's place or one of its files is to blame for `error`."""
-    folder = _folder(source, options)
-    if folder is None:
-        if isinstance(error, OSError) and source is not None and not Path(source).exists():
-            raise RequestError(
-                f"{source} is neither a folder here nor a model that was found on the hub ({first_line(error)})"
-            ) from error
-        return
-    if options.get("use_safetensors") is False or any(options.get(name) is not None for name in _OTHER_FILES):
-        return
-    entry = _entry(folder)
-    if entry is not None:
-        for file in _files(entry):
-            _require_readable(file)
-    elif Path(source).is_dir():
+def _require_place(source: Any, options: Mapping[str, Any], error: Exception) -> None:
+    """Raise RequestError when nothing is behind the name of the checkpoint, as `error` says."""
+    found = source is None or _folder(source, options) is not None or Path(source).exists()
+    if isinstance(error, OSError) and not found:
         raise RequestError(
-            f"there are no weights in {folder}: neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}"
+            f"{source} is neither a folder here nor a model that was found on the hub ({first_line(error)})"
         ) from error
 
 
-def _entry(folder: Path) -> Path | None:
-    """The file that transformers begins with: the weights, or the index of files that hold them."""
-    return next((folder / name for name in _ENTRIES if (folder / name).is_file()), None)
-
-
-def _files(entry: Path) -> list[Path]:
-    """The files of weights. Raises RequestError for an index that is damaged or names a file that is not there."""
-    if entry.suffix != ".json":
-        return [entry]
-    files = [entry.parent / name for name in sorted(set(_weight_map(entry).values()))]
-    for file in files:
-        if not file.is_file():
-            raise RequestError(f"{entry} names {file.name}, which is not there; copy or download it again")
-    return files
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> name of the file that holds it."""
-    try:
-        return dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(index, error) from error
-
-
-def _require_readable(file: Path) -> None:
-    try:
-        if file.suffix == ".safetensors":
-            # Names, shapes and the length of the file are checked on opening.
-            with safe_open(file, "pt"):
-                pass
-        else:
-            torch.load(file, map_location="meta", weights_only=True)
-    # Each damage has its own kind of error, of three libraries.
-    except Exception as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> RequestError:
-    return RequestError(
-        f"{file} cannot be read: {first_line(error)}\nit may be incomplete or damaged; copy or download it again"
-    )
-
-
-def _require_shapes(folder: Path | None, source: Any, mismatched: Any, config: PreTrainedConfig) -> None:
+def _require_shapes(weights: WeightFiles | None, source: Any, mismatched: Any, config: PreTrainedConfig) -> None:
     for name, stored, wanted in sorted(mismatched):
-        where = "the config" if folder is None else str(folder / "config.json")
+        where = "the config" if weights is None else str(weights.entry.parent / "config.json")
         field = _field_that_says(config, stored, wanted)
         cause = where if field is None else f"{field} in {where}"
         shapes = f"has the shape {tuple(stored)}, but {cause} makes it {tuple(wanted)}"
-        raise RequestError(f"{_place(folder, source, name)}: {name} {shapes}")
+        raise RequestError(f"{_place(weights, source, name)}: {name} {shapes}")
 
 
 def _field_that_says(config: PreTrainedConfig, stored: Any, wanted: Any) -> str | None:
@@ -166,19 +133,15 @@ def _field_that_says(config: PreTrainedConfig, stored: Any, wanted: Any) -> str 
     return fields[0] if len(sizes) == len(fields) == 1 else None
 
 
-def _require_none(names: Any, folder: Path | None, source: Any, complaint: str) -> None:
+def _require_none(names: Any, weights: WeightFiles | None, source: Any, complaint: str) -> None:
     found = sorted(names)
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise RequestError(f"{_place(folder, source, found[0])} {complaint.format(found[0] + more)}")
+        raise RequestError(f"{_place(weights, source, found[0])} {complaint.format(found[0] + more)}")
 
 
-def _place(folder: Path | None, source: Any, tensor: str) -> str:
+def _place(weights: WeightFiles | None, source: Any, tensor: str) -> str:
     """The file that holds a tensor, or the one that should say where it is."""
-    entry = None if folder is None else _entry(folder)
-    if entry is None:
+    if weights is None:
         return "the state_dict" if source is None else f"the checkpoint {source}"
-    if entry.suffix != ".json":
-        return str(entry)
-    file = _weight_map(entry).get(tensor)
-    return str(entry if file is None else entry.parent / file)
+    return str(weights.places.get(tensor, weights.entry))
