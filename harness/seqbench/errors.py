@@ -2,7 +2,8 @@
 
 The command line prints them as one message without a traceback. `RequestError` means that the request itself was wrong
 (exit code 2); `RunFailure` means that a run was started and could not be finished, which is recorded as a result
-(exit code 1).
+(exit code 1); `Circumstance` that what surrounds a run stopped it, which is no result: the same command tries again
+(exit code 1 too).
 """
 
 from typing import ClassVar
@@ -35,3 +36,25 @@ def first_line(error: Exception) -> str:
     """Kind and message of a library's error, without the advice that follows in further lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
+
+
+class Circumstance(Exception):
+    """What surrounds a run stopped it: no room on the disk, a kill from outside, no process to be had.
+
+    It says nothing about the run and is no result. `reason` is one of the keys of `WORDS`, `detail` what exactly
+    happened. `status` is what the command line's JSON calls it.
+    """
+
+    WORDS: ClassVar[dict[str, str]] = {
+        "killed": "killed from outside",
+        "memory-taken": "other programs hold the memory",
+        "no-process": "no process or file handle to be had",
+        "no-room": "the disk takes nothing more",
+        "removed": "the folder was removed",
+    }
+
+    status: ClassVar[str] = "unfinished"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{self.WORDS[reason]} ({detail}); when that has changed, the same command goes on")
+        self.reason, self.detail = reason, detail

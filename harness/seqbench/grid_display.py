@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from seqbench.comparison import GridRun
+from seqbench.errors import Circumstance
 from seqbench.progress_display import begin_bars, print_line
 from seqbench.report.results import overall
 from seqbench.store.catalogue import last_training_line
@@ -66,13 +67,18 @@ class GridDisplay:
         self._forget(number)
         self._say(number, cell, "another bench process is at work on it; waiting for its result")
 
+    def put_off(self, number: int, cell: GridRun, circumstance: Circumstance) -> None:
+        """Circumstance has ended its process; it will be tried again."""
+        self._forget(number)
+        self._say(number, cell, f"{Circumstance.WORDS[circumstance.reason]} ({circumstance.detail}); tried again later")
+
     def finished(self, number: int, cell: GridRun, result: dict[str, Any]) -> None:
         """The run has a result."""
         taken = duration(time.monotonic() - self._started[number])
         self._forget(number)
         self._count()
         if result["status"] != "complete":
-            self._say(number, cell, f"failed after {taken} ({result['failure']['reason']})")
+            self._say(number, cell, f"{result['status']} after {taken} ({result['failure']['reason']})")
             return
         value = overall(result)
         figure = "" if value is None else f", {result['task']['primary_metric'].replace('_', ' ')} {value:.4g}"

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from seqbench.accounting import count_parameters, non_embedding, parameter_bytes
 from seqbench.comparison import GridRun
 from seqbench.plan import RunPlan
 from seqbench.preview import TrainingCost, estimate_training
-from seqbench.runner import prepare_model, stands, stored_result
+from seqbench.runner import prepare_model
+from seqbench.standing import standing_result
 
 # Copies of the weights that a finished run keeps: the model, and one checkpoint with the optimizer's two moments.
 _COPIES_ON_DISK = 4
@@ -57,10 +59,9 @@ def estimate_models(grid: Sequence[GridRun]) -> list[ModelEstimate]:
     return [_try_to_estimate(plan) for plan in first.values()]
 
 
-def missing(grid: Sequence[GridRun], retry_failed: bool) -> list[GridRun]:
-    """The runs of the grid that have no result yet, or a failed one that is to be tried again."""
-    results = [(cell, stored_result(cell.plan, cell.folder)) for cell in grid]
-    return [cell for cell, result in results if result is None or not stands(result, retry_failed)]
+def missing(grid: Sequence[GridRun], runs: Path, retry_failed: bool, limit: float | None) -> list[GridRun]:
+    """The runs of the grid that have no standing result in the store `runs`; one may take `limit` seconds."""
+    return [cell for cell in grid if standing_result(cell.plan, cell.folder, runs, retry_failed, limit) is None]
 
 
 def _try_to_estimate(plan: RunPlan) -> ModelEstimate:

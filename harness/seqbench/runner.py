@@ -1,29 +1,31 @@
 """One run from plan to result."""
 
 import dataclasses
-import errno
-import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, set_seed
 
+from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Evaluation
 from seqbench.environment import available_bytes, describe_environment, rounding_differences
-from seqbench.errors import RequestError, RunFailure
+from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.initial_weights import load_weights
 from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
+from seqbench.memory_pressure import others_hold_it, total_bytes
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
 from seqbench.report.model_card import model_card
 from seqbench.report.results import values_by_place
 from seqbench.result import facts, failed, header, outcome, with_kernel_paths
+from seqbench.standing import TRAINING_FAILED, standing_result
+from seqbench.store.attempts import forget_attempts, record_attempt
 from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
     finite,
@@ -42,8 +44,8 @@ from seqbench.training.gradients import is_out_of_memory
 from seqbench.training.progress import TrainingProgress, duration
 from seqbench.training.trainer import Interrupted, Trainer
 
-# A full disk, a spent quota, a file larger than is allowed.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What is none of the run's failures.
+_NOT_OF_THE_RUN = (RequestError, Interrupted, Circumstance)
 
 
 def build_model(plan: RunPlan) -> PreTrainedModel:
@@ -54,15 +56,29 @@ def build_model(plan: RunPlan) -> PreTrainedModel:
 
 
 def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
-    """The plan's model, and the memory that the run will take. Raises RequestError when there is not as much."""
+    """The plan's model, and the memory that the run will take.
+
+    Raises RequestError when the machine has not as much, and Circumstance when others hold it.
+    """
+    _require(
+        lambda available: require_weights(plan, available), torch.device("cpu"), available_bytes(torch.device("cpu"))
+    )
     available = available_bytes(plan.device)
-    require_weights(plan, available_bytes(torch.device("cpu")))
     model = build_model(plan)
     # It is estimated on the CPU, where a GPU's paths cannot serve.
     with requested_paths(plan.kernels if plan.device.type == "cpu" else ""):
         estimate = estimate_memory(plan, model)
-    require_memory(plan, estimate, available)
+    _require(lambda available: require_memory(plan, estimate, available), plan.device, available)
     return model, estimate
+
+
+def _require(check: Callable[[int], None], device: torch.device, available: int) -> None:
+    """Check with what is available; where the whole device would do, others hold the rest and may give it back."""
+    try:
+        check(available)
+    except RequestError as error:
+        check(total_bytes(device))
+        raise Circumstance("memory-taken", str(error).splitlines()[0]) from error
 
 
 def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = False) -> dict[str, Any]:
@@ -73,32 +89,59 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
 
     Failures of the run itself (divergence, out of memory, a plugin that raises) are stored and returned as a result
     with status "failed"; with `retry_failed` such a stored result is forgotten and the run goes on from its last
-    checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it.
+    checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it, and
+    Circumstance, which is counted in the folder, when what surrounds the run did: the next call goes on.
     """
-    with folder.locked():
+    if not folder.takes_writing() and (finished := _read_only(plan, folder, runs, retry_failed)) is not None:
+        return finished
+    with folder.locked(), _counted(folder):
         repair(folder, describe(plan))
-        finished = stored_result(plan, folder)
-        if finished is not None and stands(finished, retry_failed):
+        finished = standing_result(plan, folder, runs, retry_failed)
+        if finished is not None:
             return finished
         started = time.time()
         try:
             model, training = _prepare(plan, runs, retry_failed)
-        except (RequestError, Interrupted):
+        except _NOT_OF_THE_RUN:
             raise
         except Exception as error:
             _enter(plan, folder)
-            result = failed(plan, {}, *_explain(error, folder))
+            result = failed(plan, {}, *_explain(error, plan, folder))
         else:
             differences = _enter(plan, folder)
             folder.remove_result()
             result = _attempt(plan, model, training, folder, differences)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
-        _store(result, folder)
+        folder.write_result(result)
+        forget_attempts(folder)
         if result["status"] == "complete":
             _records(plan, folder).remove()
         # What is stored, so that the same command prints the same again.
         return finite(result)
+
+
+def _read_only(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -> dict[str, Any] | None:
+    """The standing result where nothing can be mended. Raises DamagedFile when it rests on something damaged."""
+    damage = next(folder.damages(), None)
+    if damage is not None:
+        raise damage
+    return standing_result(plan, folder, runs, retry_failed)
+
+
+@contextmanager
+def _counted(folder: RunFolder) -> Iterator[None]:
+    """Errors that tell of a circumstance become one, and are counted in the folder."""
+    try:
+        yield
+    except (RequestError, Interrupted):
+        raise
+    except Exception as error:
+        circumstance = circumstance_of(error)
+        if circumstance is None:
+            raise
+        record_attempt(folder, circumstance)
+        raise circumstance from error
 
 
 def load_trained(plan: RunPlan, folder: RunFolder) -> PreTrainedModel:
@@ -155,22 +198,24 @@ def made_otherwise(plan: RunPlan, folder: RunFolder) -> list[str]:
     return found
 
 
-def stands(result: dict[str, Any], retry_failed: bool) -> bool:
-    """Whether a stored result is the answer: not when it is a failure that is to be tried again."""
-    return not (retry_failed and result["status"] == "failed")
+def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, **more: Any) -> dict[str, Any]:
+    """A failed result for a run whose process ended without leaving one; stored, unless the folder is not ours.
 
-
-def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str) -> dict[str, Any]:
-    """A failed result for a run whose process ended without leaving one; stored, unless the folder is not ours."""
+    `more` is known of the failure besides.
+    """
     result = failed(plan, {}, reason, message)
+    result["failure"] |= more
     # A disk that is full takes no failures either.
-    with suppress(RequestError, RunFailure), folder.locked():
-        finished = stored_result(plan, folder)
-        if finished is not None:
+    with suppress(RequestError, Circumstance, OSError), folder.locked():
+        finished = folder.finished_result(plan.run_hash)
+        if finished is not None and finished["status"] == "complete":
             # Of another process, which was faster.
             return finished
-        _enter(plan, folder)
-        _store(result, folder)
+        # The environment stays that of the process that was at work: it decides whether the run goes on to the bit.
+        if folder.read_run() is None:
+            _enter(plan, folder)
+        folder.write_result(result)
+        forget_attempts(folder)
     return result
 
 
@@ -181,17 +226,6 @@ def _enter(plan: RunPlan, folder: RunFolder) -> list[str]:
     return rounding_differences(before, now) if before else []
 
 
-def _store(result: dict[str, Any], folder: RunFolder) -> None:
-    try:
-        folder.write_result(result)
-    except OSError as error:
-        raise RunFailure(
-            "not-stored",
-            f"the result cannot be written to {folder.path}: {error.strerror}; make room, then the same command goes on"
-            " from the last checkpoint",
-        ) from error
-
-
 def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedModel, dict[str, Any] | None]:
     """The model to train and None, or the trained model to test and what is known of its training."""
     trained = plan.trained
@@ -200,7 +234,7 @@ def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedM
     folder = RunFolder(runs / trained.folder_name)
     result = execute(trained, folder, runs, retry_failed)
     if result["status"] != "complete":
-        raise RunFailure("training-failed", f"the run that trains the model failed ({folder.path})")
+        raise RunFailure(TRAINING_FAILED, f"the run that trains the model failed ({folder.path})")
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
     # A result from before paths were recorded has none.
     known |= {key: result[key] for key in ("kernels", "continued") if key in result}
@@ -235,10 +269,10 @@ def _attempt(
         if training is None:
             write_text(folder.model / "README.md", model_card(result, model))
         return result
-    except (RequestError, Interrupted):
+    except _NOT_OF_THE_RUN:
         raise
     except Exception as error:
-        return failed(plan, known, *_explain(error, folder))
+        return failed(plan, known, *_explain(error, plan, folder))
     finally:
         folder.close()
 
@@ -307,6 +341,7 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, di
         evaluation = plan.task.evaluate(predictor, plan.split)
     _log_evaluation(folder, state.step, plan.split, evaluation)
     write_json_lines(folder.items, evaluation.items)
+    folder.require_held()
     write_folder_atomically(folder.model, model.save_pretrained)
     # With the weights stored, one is enough to test again from.
     keep_newest(folder.checkpoints, 1)
@@ -328,16 +363,22 @@ def _test(plan: RunPlan, model: PreTrainedModel, training: dict[str, Any], folde
     return {**training, "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements]}
 
 
-def _explain(error: Exception, folder: RunFolder) -> tuple[str, str]:
-    """Reason and message of a failed run; an unexpected error leaves its traceback in the folder."""
+def _explain(error: Exception, plan: RunPlan, folder: RunFolder) -> tuple[str, str]:
+    """Reason and message of a failed run; an unexpected error leaves its traceback in the folder.
+
+    Raises Circumstance when the error tells of one.
+    """
+    folder.require_held()
     message = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, RunFailure):
         return error.reason, str(error)
     if is_out_of_memory(error):
+        if others_hold_it(error, plan.device):
+            raise Circumstance("memory-taken", message) from error
         return "out-of-memory", f"{message}; also with one sequence at a time: a smaller model or shorter sequences fit"
-    # safetensors has an error type of its own, so the system's words decide.
-    if any(os.strerror(number) in message for number in _NO_ROOM):
-        return "disk-full", f"{message}; make room, then the same command with --retry-failed goes on"
+    circumstance = circumstance_of(error)
+    if circumstance is not None:
+        raise circumstance from error
     write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
     return "error", f"{type(error).__name__}: {message} (see {folder.path / 'traceback.txt'})"
 

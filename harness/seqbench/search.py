@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqbench.contracts import describe_settings
-from seqbench.errors import RequestError
+from seqbench.errors import Circumstance, RequestError
 from seqbench.plan import resolve
 from seqbench.report.results import overall
 from seqbench.request import RunRequest
@@ -174,12 +174,17 @@ class Search:
     halving: bool
 
     def carry_out(self, run_trials: Callable[[Sequence[RunRequest]], Results]) -> list[Choice]:
-        """Search with `run_trials`, which gives the results of requests, in order; one choice per model."""
+        """Search with `run_trials`, which gives the results of requests, in order; one choice per model.
+
+        Raises Circumstance when a trial is unfinished: it has not lost, and nothing can be chosen without it.
+        """
         stages = self._stages()
         try:
             stage = next(stages)
             while True:
-                stage = stages.send(run_trials(self._trial_requests(stage)))
+                results = run_trials(self._trial_requests(stage))
+                _require_finished(results)
+                stage = stages.send(results)
         except StopIteration as end:
             return list(end.value)
 
@@ -231,6 +236,13 @@ class Search:
 
     def _trial_requests(self, stage: _Stage) -> list[RunRequest]:
         return [_trial_request(self.requests[model], point, share) for model, point, share in stage.trials]
+
+
+def _require_finished(results: Results) -> None:
+    unfinished = [result["failure"] for result in results if result["status"] == Circumstance.status]
+    if unfinished:
+        trials = f"{len(unfinished)} of {len(results)} trials of the search have no result"
+        raise Circumstance(unfinished[0]["reason"], f"{trials}; the first: {unfinished[0]['message']}")
 
 
 def _choose(

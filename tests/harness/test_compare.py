@@ -134,7 +134,9 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(bench):
 @pytest.fixture(scope="module")
 def mishaps(bench, grid):
     """A grid in which models raise, vanish and diverge; the good one is stored already."""
-    models = "toy_model:RaisesInForward,toy_model:RaisesInBuild,toy_model:Dies,toy_model:Neighbour"
+    models = ",".join(
+        f"toy_model:{name}" for name in ("RaisesInForward", "RaisesInBuild", "Crashes", "Dies", "Neighbour")
+    )
     command = ("compare", "--models", models, *SHORT, "--seeds", "1", "--output", "mishaps")
     return command, bench(*command)
 
@@ -145,29 +147,44 @@ def test_a_grid_survives_models_that_raise_or_are_killed(bench, mishaps):
     results = json.loads((bench.folder / "mishaps" / "comparison.json").read_text())["results"]
     outcome = {result["model"]["name"].partition(":")[2]: result for result in results}
     assert outcome["Neighbour"]["status"] == "complete"
-    failures = {name: result["failure"] for name, result in outcome.items() if result["status"] == "failed"}
-    assert {name: failure["reason"] for name, failure in failures.items()} == {
-        "RaisesInForward": "error",
-        "RaisesInBuild": "error",
-        "Dies": "killed",
+    failures = {name: result["failure"] for name, result in outcome.items() if "failure" in result}
+    assert {name: (outcome[name]["status"], failure["reason"]) for name, failure in failures.items()} == {
+        "RaisesInForward": ("failed", "error"),
+        "RaisesInBuild": ("failed", "error"),
+        "Crashes": ("failed", "crash"),
+        "Dies": ("unfinished", "killed"),
     }
     assert "the scan does not commute" in failures["RaisesInForward"]["message"]
     assert "no such architecture" in failures["RaisesInBuild"]["message"]
-    assert "SIGKILL" in failures["Dies"]["message"]
+    assert "SIGSEGV" in failures["Crashes"]["message"]
+    assert (
+        failures["Dies"]["message"]
+        == "killed from outside 3 times; will be tried again (last: the process was ended by SIGKILL)"
+    )
 
 
 def test_a_grid_shows_what_failed_and_why(mishaps):
     out = mishaps[1].out
     assert "Neighbour" in out
-    for told in ("the scan does not commute", "no such architecture", "ended by SIGKILL"):
+    for told in (
+        "the scan does not commute",
+        "no such architecture",
+        "ended by SIGSEGV",
+        "killed from outside 3 times",
+    ):
         assert told in out
     assert "Traceback" not in out + mishaps[1].err
 
 
-def test_failures_are_results_and_are_kept_until_they_are_to_be_tried_again(bench, mishaps):
-    again = bench(*mishaps[0])
-    assert (again.code, again.out) == (1, mishaps[1].out)
+def test_failures_are_results_and_a_kill_from_outside_is_none(bench, mishaps):
+    """The model that was killed is alone tried again; what it does now is what counts."""
+    again = bench(*mishaps[0], TOY_SPARED="1")
+    assert again.code == 1
     assert again.err.count("done before") == 4
+    results = json.loads((bench.folder / "mishaps" / "comparison.json").read_text())["results"]
+    assert [result["status"] for result in results] == ["failed", "failed", "failed", "complete", "complete"]
+    [folder] = bench.folder.glob("runs/*/*Dies*")
+    assert not (folder / "attempts.jsonl").exists()
 
 
 def test_the_traceback_of_a_failure_is_kept_in_its_folder(bench, mishaps):

@@ -85,7 +85,9 @@ def test_a_run_that_takes_too_long_is_a_result_and_can_go_on(bench: Bench) -> No
     finished = bench(*slow, "20", "--json", TOY_PAUSE="600")
     assert finished.code == 1
     assert finished.json["results"][0]["failure"]["reason"] == "time-out"
-    again = bench(*slow, "100", "--json", "--retry-failed")
+    kept = bench(*slow, "20", "--json", TOY_PAUSE="600")
+    assert kept.json == finished.json
+    again = bench(*slow, "100", "--json")
     assert again.code == 0
     assert again.json["results"][0]["status"] == "complete"
 

@@ -97,12 +97,13 @@ def compare(
     field of one of the compared models. A search chooses for whole models; without a part they are trained with the
     point that was found for the whole one. With --json the content of comparison.json is printed.
     """
-    from seqbench.cli.grid import carry_out, print_runs, require_writable, run_all
+    from seqbench.cli.grid import Destination, carry_out, print_runs, require_writable, run_all
     from seqbench.comparison import columns, grid_folder, grid_run, plan_grid
+    from seqbench.grid_estimate import missing
     from seqbench.report.document import Document
     from seqbench.report.search_table import search_lines
-    from seqbench.runner import stands, stored_result
     from seqbench.scheduler import places
+    from seqbench.standing import standing_result
 
     names = parse_names(models)
     if not names:
@@ -113,13 +114,10 @@ def compare(
     where = places(jobs, request.device, request.budget_kind, request.threads)
     grid = plan_grid(requests, seeds, runs)
     search = _search(axes, requests, trial_share, halving, grid)
-    if not dry_run:
-        require_writable(output or runs)
 
     def find(trial: RunRequest) -> dict[str, Any] | None:
         cell = grid_run(trial, runs)
-        result = stored_result(cell.plan, cell.folder)
-        return result if result is not None and stands(result, retry_failed) else None
+        return standing_result(cell.plan, cell.folder, runs, retry_failed, time_limit)
 
     def run_trials(trials: Sequence[RunRequest]) -> list[dict[str, Any]]:
         cells = [grid_run(trial, runs) for trial in trials]
@@ -129,19 +127,24 @@ def compare(
     choices: Sequence[Choice] | None = outlook.choices if outlook is not None else ()
     if choices:
         grid = plan_grid(requests, seeds, runs, _found(choices))
-    _print_plan(grid, outlook, retry_failed, len(where), stderr=not dry_run)
+    is_searching = choices is None
+    # Until the search has ended its final runs are not known, stored or not.
+    to_do = grid if is_searching else missing(grid, runs, retry_failed, time_limit)
+    if to_do and not dry_run:
+        require_writable(output or runs)
+    _print_plan(grid, to_do, outlook, is_searching, len(where), stderr=not dry_run)
     if dry_run:
         # The folders of the final runs follow from what the search finds.
-        print_runs(grid if choices is not None else [])
+        print_runs([] if is_searching else grid)
         return
-    if search is not None and choices is None:
+    if search is not None and is_searching:
         choices = search.carry_out(run_trials)
         console(stderr=True).print(Document(search_lines(choices)))
         grid = plan_grid(requests, seeds, runs, _found(choices))
 
-    folder = output or grid_folder(grid, runs, "comparison")
     report = _with_search(choices or (), grid[0].plan.task.primary_metric)
-    carry_out(grid, folder, runs, report, retry_failed, as_json, where, time_limit)
+    destination = Destination(output or grid_folder(grid, runs, "comparison"), output is not None)
+    carry_out(grid, destination, runs, report, retry_failed, as_json, where, time_limit)
 
 
 def _by_model(option: str, what: str, texts: Sequence[str], models: Sequence[str]) -> list[tuple[str, str]]:
@@ -204,15 +207,17 @@ def _with_search(choices: Sequence["Choice"], metric: str) -> "Report":
 
 
 def _print_plan(
-    grid: Sequence["GridRun"], outlook: "Outlook | None", retry_failed: bool, jobs: int, stderr: bool
+    grid: Sequence["GridRun"],
+    to_do: Sequence["GridRun"],
+    outlook: "Outlook | None",
+    is_searching: bool,
+    jobs: int,
+    stderr: bool,
 ) -> None:
     """What is left to do; sizes and times are found out only where something is."""
-    from seqbench.grid_estimate import estimate_models, missing
+    from seqbench.grid_estimate import estimate_models
     from seqbench.report.plan import Work, nothing_to_do, plan_report
 
-    is_searching = outlook is not None and outlook.choices is None
-    # Until the search has ended its final runs are not known, stored or not.
-    to_do = grid if is_searching else missing(grid, retry_failed)
     if not to_do:
         console(stderr).print(nothing_to_do(len(grid), outlook))
         return

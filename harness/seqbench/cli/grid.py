@@ -1,22 +1,26 @@
 """What `bench compare` and `bench run --ablations` do with their grid of runs."""
 
+import errno
 import io
 import json
 import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from seqbench.circumstances import circumstance_of, in_one_line
 from seqbench.cli.console import FILE_WIDTH, console
 from seqbench.cli.options import EXIT_FAILED, EXIT_INTERRUPTED
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun
-from seqbench.errors import RequestError
+from seqbench.errors import Circumstance, RequestError
+from seqbench.grid_estimate import missing
 from seqbench.report.cumulative import (
     CumulativeCurve,
     ItemCurves,
@@ -31,12 +35,24 @@ from seqbench.report.item_scores import ItemScores, ReadItems, read_item_scores
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result, overall
+from seqbench.report.run_plots import draw_what_is_missing
 from seqbench.runner import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
 from seqbench.store.damage import set_aside
 from seqbench.store.files import finite, remove_leftovers, write_json, write_text
 
 Report = Callable[[Sequence[Result], ReadItems], Document]
+
+# Of a place that cannot be written to, which is no reason not to show what is stored.
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a comparison's tables and plots go, and whether somebody has asked for that very folder."""
+
+    folder: Path
+    is_asked_for: bool
 
 
 def print_runs(grid: Sequence[GridRun]) -> None:
@@ -65,7 +81,7 @@ def run_all(
 
 def carry_out(
     grid: Sequence[GridRun],
-    folder: Path,
+    destination: Destination,
     runs: Path,
     report: Report,
     retry_failed: bool,
@@ -73,13 +89,15 @@ def carry_out(
     where: Sequence[Place],
     limit: float | None = None,
 ) -> None:
-    """Run what is missing of the grid, then store its results, tables and plot in `folder` and print them.
+    """Run what is missing of the grid, then store its results, tables and plot at `destination` and print them.
 
-    As JSON, what is printed is the content of comparison.json. `report` lays the results out. Exits with EXIT_FAILED
-    when a run failed, EXIT_INTERRUPTED when the user stopped it.
+    As JSON, what is printed is the content of comparison.json. `report` lays the results out. What is stored is shown
+    where nothing can be written, too. Exits with EXIT_FAILED when a run failed, is unfinished, or the tables found no
+    room; with EXIT_INTERRUPTED when the user stopped it.
     """
-    hashes = [cell.plan.run_hash for cell in grid]
-    _make_folder(folder, hashes)
+    folder, hashes = destination.folder, [cell.plan.run_hash for cell in grid]
+    needs_no_writing = not destination.is_asked_for and not missing(grid, runs, retry_failed, limit)
+    _make_folder(folder, hashes, needs_no_writing)
     results = run_all(grid, runs, retry_failed, where, folder / "logs", limit)
     _tell_made_otherwise(grid)
     require_comparable(grid, results)
@@ -87,15 +105,43 @@ def carry_out(
     curves = cumulative_curves(results, _curve_reader(grid))
     document = with_cumulative(report(results, _item_reader(grid)), results, curves)
     content = finite({"schema": 1, "runs": hashes, "results": results, **document.data})
-    drawn = _store(folder, results, document, content, curves)
-    remove_leftovers(folder)
+    drawn, problem = _try_to_store(folder, results, document, content, curves)
     if as_json:
         click.echo(json.dumps(content, indent=2))
     else:
         console().print(document)
-        click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
+        if problem is None:
+            click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
+    for cell in grid:
+        draw_what_is_missing(cell.folder, cell.plan)
+    if problem is not None:
+        click.echo(
+            f"bench: tables and plots cannot be written to {folder} ({in_one_line(problem)}); the results are stored,"
+            " and the same command writes them when that has changed",
+            err=True,
+        )
     if any(result["status"] != "complete" for result in results):
         sys.exit(EXIT_FAILED)
+    if problem is not None and problem.errno not in _READ_ONLY:
+        sys.exit(EXIT_FAILED)
+
+
+def _try_to_store(
+    folder: Path,
+    results: Sequence[Result],
+    document: Document,
+    content: Mapping[str, Any],
+    curves: Sequence[CumulativeCurve],
+) -> tuple[list[Path], OSError | None]:
+    """The plots that were drawn, and what kept the files from being written; the results do not depend on them."""
+    try:
+        # Somebody may have removed it since.
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = _store(folder, results, document, content, curves)
+        remove_leftovers(folder)
+        return drawn, None
+    except OSError as error:
+        return [], error
 
 
 def _tell_made_otherwise(grid: Sequence[GridRun]) -> None:
@@ -146,18 +192,26 @@ def _store(
     return drawn + [path for path in added_up if plot_cumulative(results, curves, path)]
 
 
-def _make_folder(folder: Path, hashes: list[str]) -> None:
-    """Create the folder. Raises RequestError when it cannot be written or holds something else."""
+def _make_folder(folder: Path, hashes: list[str], needs_no_writing: bool) -> None:
+    """Create the folder. Raises RequestError when it holds something else, or has to be written and cannot be."""
     try:
-        if (folder / "run.json").exists() or _runs_of(folder / "comparison.json") not in (None, hashes):
+        stored = _runs_of(folder / "comparison.json")
+        if (folder / "run.json").exists() or stored not in (None, hashes):
             raise RequestError(f"{folder} holds another run or comparison; choose another folder with --output")
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    require_writable(folder)
+    try:
+        require_writable(folder)
+    except RequestError:
+        if not needs_no_writing and stored != hashes:
+            raise
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder. Raises RequestError when that, or writing into it, cannot be done."""
+    """Make the folder.
+
+    Raises RequestError when that, or writing into it, cannot be done; Circumstance when there is no room now.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -167,7 +221,9 @@ def require_writable(folder: Path) -> None:
         raise _cannot_write(folder, error) from error
 
 
-def _cannot_write(folder: Path, error: OSError) -> RequestError:
+def _cannot_write(folder: Path, error: OSError) -> RequestError | Circumstance:
+    if error.errno != errno.EROFS and (circumstance := circumstance_of(error)) is not None:
+        return circumstance
     return RequestError(
         f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
     )

@@ -5,13 +5,15 @@ import json
 import sys
 import traceback as traceback_module
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from seqbench.circumstances import circumstance_of
 from seqbench.cli.numbers import Count
-from seqbench.errors import RequestError, RunFailure
+from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
 
 EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 1, 2, 130
@@ -149,15 +151,21 @@ def friendly_errors(command: Command) -> Command:
         try:
             return command(*arguments, **options)
         except RequestError as error:
-            _report(error, traceback, options, error.status)
+            _report(error, traceback, options, {"status": error.status})
             sys.exit(EXIT_WRONG_REQUEST)
         except (KeyboardInterrupt, click.Abort):
             click.echo("bench: interrupted; the same command goes on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
-            if isinstance(error, click.ClickException | click.exceptions.Exit | SystemExit):
+            # Click knows what to do when nobody reads on.
+            if isinstance(error, click.ClickException | click.exceptions.Exit | BrokenPipeError):
                 raise
-            _report(error, traceback, options, "error")
+            circumstance = circumstance_of(error)
+            if circumstance is None:
+                _report(error, traceback, options, {"status": "error"})
+            else:
+                known = {"status": circumstance.status, "reason": circumstance.reason, "detail": circumstance.detail}
+                _report(circumstance, traceback, options, known)
             sys.exit(EXIT_FAILED)
 
     return wrapped
@@ -181,13 +189,15 @@ def parse_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _report(error: Exception, traceback: bool, options: dict[str, Any], status: str) -> None:
+def _report(error: Exception, traceback: bool, options: dict[str, Any], known: dict[str, str]) -> None:
     if traceback:
         traceback_module.print_exception(error)
-    expected = isinstance(error, RequestError | RunFailure)
+    expected = isinstance(error, RequestError | RunFailure | Circumstance)
     message = str(error) if expected else f"{type(error).__name__}: {error}"
     if options.get("as_json"):
-        click.echo(json.dumps({"status": status, "message": message}))
+        # Where the output itself takes nothing, standard error still says why.
+        with suppress(OSError):
+            click.echo(json.dumps({**known, "message": message}))
     click.echo(f"bench: {message}", err=True)
     if not traceback and not expected:
         click.echo("the same command with --traceback shows where", err=True)

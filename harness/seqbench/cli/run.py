@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,10 +19,6 @@ from seqbench.cli.options import (
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import RequestError
 from seqbench.request import SPLITS, RunRequest
-
-if TYPE_CHECKING:
-    from seqbench.plan import RunPlan
-    from seqbench.store.run_folder import RunFolder
 
 
 @click.command(cls=TaskCommand)
@@ -84,6 +80,7 @@ def run(
     use_threads(shared["threads"])
     from seqbench.plan import resolve
     from seqbench.preview import preview
+    from seqbench.report.run_plots import draw
     from seqbench.runner import execute, made_otherwise
     from seqbench.store.run_folder import RunFolder
     from seqbench.training.trainer import Interrupted
@@ -100,12 +97,12 @@ def run(
     try:
         result = execute(plan, folder, runs, retry_failed)
     except Interrupted:
-        _draw([], folder, plan)
+        draw([], folder, plan)
         click.echo(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
     for difference in made_otherwise(plan, folder):
         click.echo(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
-    drawn = _draw([result], folder, plan)
+    drawn = draw([result], folder, plan)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
@@ -119,24 +116,11 @@ def run(
         sys.exit(EXIT_FAILED)
 
 
-def _draw(results: list[dict[str, Any]], folder: "RunFolder", plan: "RunPlan") -> list[Path]:
-    """Draw what there is to draw; a disk without room for it takes nothing from the result, which is stored."""
-    from seqbench.report.plot import plot_results
-    from seqbench.report.training_plot import plot_training
-
-    try:
-        drawn = [folder.plot] if plot_results(results, folder.plot) else []
-        return drawn + ([folder.training_plot] if plot_training(folder, plan) else [])
-    except OSError as error:
-        click.echo(f"bench: plots cannot be written ({error.strerror}); the same command draws them later", err=True)
-        return []
-
-
 def _run_ablations(
     request: RunRequest, names: str, output: Path | None, runs: Path, dry_run: bool, retry_failed: bool, as_json: bool
 ) -> None:
     """`--ablations`: the whole model and its ablations, in one table."""
-    from seqbench.cli.grid import carry_out, print_runs
+    from seqbench.cli.grid import Destination, carry_out, print_runs
     from seqbench.comparison import grid_folder, plan_ablations
     from seqbench.report.ablations import ablation_report
     from seqbench.scheduler import places
@@ -150,6 +134,6 @@ def _run_ablations(
     if dry_run:
         print_runs(grid)
         return
-    folder = output or grid_folder(grid, runs, "ablations")
+    destination = Destination(output or grid_folder(grid, runs, "ablations"), output is not None)
     where = places(None, request.device, request.budget_kind, request.threads)
-    carry_out(grid, folder, runs, ablation_report, retry_failed, as_json, where)
+    carry_out(grid, destination, runs, ablation_report, retry_failed, as_json, where)

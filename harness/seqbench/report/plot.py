@@ -10,6 +10,7 @@ from seqbench.contracts import LOOKBACK
 from seqbench.report.results import (
     Curve,
     Result,
+    absence,
     by_model,
     complete,
     overall,
@@ -171,7 +172,7 @@ def _draw_row(axes: Any, row: int, values: Sequence[float], summary: Summary, co
 
 
 def _absence(group: Sequence[Result]) -> str:
-    return "no figure" if complete(group) else "failed with every seed"
+    return "no figure" if complete(group) else f"{absence(group)} with every seed"
 
 
 def _figures(group: Sequence[Result]) -> list[float]:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from seqbench.errors import Circumstance
 from seqbench.matching import TOLERANCE
 from seqbench.statistics.summary import Summary, summarise
 
 Result = dict[str, Any]
+
+# Of a run that circumstance has ended, and that the same command tries again.
+UNFINISHED = Circumstance.status
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ def label_of(result: Result) -> str:
 def complete(results: Sequence[Result]) -> list[Result]:
     """The results that have measurements."""
     return [result for result in results if result["status"] == "complete"]
+
+
+def absence(group: Sequence[Result]) -> str:
+    """What to say of a model that has no complete run: "unfinished" where one may still come of itself."""
+    return UNFINISHED if any(result["status"] == UNFINISHED for result in group) else "failed"
 
 
 def by_model(results: Sequence[Result]) -> dict[str, list[Result]]:

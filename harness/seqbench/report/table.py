@@ -13,6 +13,7 @@ from seqbench.report.published import published_lines
 from seqbench.report.results import (
     Curve,
     Result,
+    absence,
     by_model,
     complete,
     label_of,
@@ -28,9 +29,6 @@ from seqbench.report.verdict_table import verdict_parts
 from seqbench.report.verdicts import judge, plain
 from seqbench.statistics.summary import Summary, summarise
 from seqbench.training.progress import duration
-
-# Of a model that has no complete run.
-_FAILED = "failed"
 
 
 def run_report(result: Result) -> Document:
@@ -58,23 +56,24 @@ def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Docum
 
 
 def failure_line(result: Result) -> str:
-    """A failed run in one line."""
+    """A failed or unfinished run in one line."""
     failure = result["failure"]
-    return f"{label_of(result)}, seed {result['seed']}: failed ({failure['reason']}): {failure['message']}"
+    return f"{label_of(result)}, seed {result['seed']}: {result['status']} ({failure['reason']}): {failure['message']}"
 
 
 def _curves_sheet(results: Sequence[Result]) -> Sheet:
     task = results[0]["task"]
     curves = {curve.label: curve for curve in primary_curves(results)}
     names = shown_names(results)
+    absences = {label: absence(group) for label, group in by_model(results).items()}
     seeds = max((len(values) for curve in curves.values() for values in curve.points.values()), default=0)
     spread = ", mean ± half its 95 % interval over seeds" if seeds > 1 else ""
     rows = []
     if task["primary_coordinate"] == LOOKBACK:
-        reaches = [_reach(curves[label].reach) if label in curves else _FAILED for label in names]
+        reaches = [_reach(curves[label].reach) if label in curves else absences[label] for label in names]
         rows.append(Row(("attention reach", *reaches), style="dim", ends_section=True))
     for place in sorted({place for curve in curves.values() for place in curve.points}):
-        cells = [_cell(curves[label], place, task) if label in curves else _FAILED for label in names]
+        cells = [_cell(curves[label], place, task) if label in curves else absences[label] for label in names]
         rows.append(Row((_coordinate(place), *cells)))
     title = f"{task['name']}: {words(task['primary_metric'])} by {words(task['primary_coordinate'])}{spread}"
     return Sheet(title, (words(task["primary_coordinate"]), *names.values()), rows, left=())
@@ -195,7 +194,7 @@ def _complete_runs(group: Sequence[Result]) -> str:
 
 def _overall(group: Sequence[Result]) -> str:
     if not complete(group):
-        return _FAILED
+        return absence(group)
     values = [value for value in map(overall, complete(group)) if value is not None]
     finite = [value for value in values if math.isfinite(value)]
     if not finite:

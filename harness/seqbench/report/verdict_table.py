@@ -52,7 +52,7 @@ def _figure(group: Sequence[Result], seed: int, judgement: Judgement) -> str:
     if result is None:
         return "-"
     if result["status"] != "complete":
-        return f"failed: {result['failure']['reason']}"
+        return f"{result['status']}: {result['failure']['reason']}"
     value = judgement.values[label_of(result)].get(seed)
     return "not finite" if value is None else f"{value:.4f}"
 

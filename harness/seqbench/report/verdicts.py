@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from seqbench.report.item_scores import ItemPairs, ReadItems
-from seqbench.report.results import Result, by_model, complete, label_of, overall, overall_measurement, parameter_budget
+from seqbench.report.results import (
+    UNFINISHED,
+    Result,
+    absence,
+    by_model,
+    complete,
+    label_of,
+    overall,
+    overall_measurement,
+    parameter_budget,
+)
 from seqbench.report.results import unmatched as is_unmatched
 from seqbench.statistics.items import ItemComparison
 from seqbench.statistics.multiple import holm
@@ -47,7 +57,7 @@ class Pair:
         verdict: by seeds; None when they have no seed in common.
         items: by items, over these seeds; None when the items cannot be compared.
         items_p_value: of `items`, after Holm's correction over all pairs.
-        word: the verdict's, or "failed" when one of the models has no complete run.
+        word: the verdict's, or "failed" or "unfinished" when one of the models has no complete run.
     """
 
     first: str
@@ -92,8 +102,8 @@ def judge(results: Sequence[Result], read_items: ReadItems) -> Judgement | None:
         seeds = tuple(sorted(values[first].keys() & values[second].keys()))
         verdict = verdicts.get((first, second))
         comparison = items.compare(first, second, seeds) if seeds else None
-        has_failed = not complete(groups[first]) or not complete(groups[second])
-        word = "failed" if has_failed else verdict.word if verdict else "too few seeds"
+        absent = [absence(groups[label]) for label in (first, second) if not complete(groups[label])]
+        word = absent[0] if absent else verdict.word if verdict else "too few seeds"
         pairs.append(Pair(first, second, seeds, verdict, comparison, None, word))
     return Judgement(figure, values, _corrected(pairs), [*_not_finite(results, values), *items.remarks()])
 
@@ -151,7 +161,10 @@ def _plain_model(label: str, group: Sequence[Result], values: Mapping[int, float
         "values": {str(seed): value for seed, value in values.items()},
         "mean": summary.mean if summary else None,
         "interval": _interval(summary.mean, summary.interval) if summary else None,
-        "failed": {str(result["seed"]): result["failure"]["reason"] for result in group if "failure" in result},
+        **{
+            status: {str(result["seed"]): result["failure"]["reason"] for result in group if result["status"] == status}
+            for status in ("failed", UNFINISHED)
+        },
         "parameter_budget": next(filter(None, map(parameter_budget, group)), None),
         "unmatched": any(map(is_unmatched, group)),
     }

@@ -113,6 +113,25 @@ def json_line(row: Any) -> str:
     return json.dumps(finite(row), allow_nan=False) + "\n"
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line, which ends with a newline, and return when the disk has it.
+
+    One that a killed process has left half written does not swallow this one.
+    """
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END) and not _ends_with_newline(path):
+            file.write(b"\n")
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
 def read_json_lines(path: Path) -> list[Any]:
     """The rows of a JSON-lines file; a last line that was cut off by a crash is left out.
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seqbench.store.files import json_line
+from seqbench.store.files import append_line, json_line
 
 
 class EvaluationRecords:
@@ -31,7 +30,7 @@ class EvaluationRecords:
         """
         if key not in self._known:
             line = json.loads(json_line({"key": key, "belongs_to": self._belongs_to, "record": dict(compute())}))
-            self._append(json_line({**line, "sha256": _digest(line)}))
+            append_line(self._path, json_line({**line, "sha256": _digest(line)}))
             self._known[key] = line["record"]
         return self._known[key]
 
@@ -55,20 +54,6 @@ class EvaluationRecords:
             except (ValueError, KeyError, AttributeError, TypeError):
                 continue
         return found
-
-    def _append(self, line: str) -> None:
-        # A line that a killed process left half written must not swallow this one.
-        with self._path.open("a+b") as file:
-            if file.seek(0, os.SEEK_END) and not self._ends_with_newline():
-                file.write(b"\n")
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _ends_with_newline(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
 
 def _digest(line: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
-from seqbench.errors import RequestError
+from seqbench.circumstances import circumstance_of
+from seqbench.errors import Circumstance, RequestError
 from seqbench.store.checksums import CHECKSUMS, checksums, damaged_files
 from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
@@ -26,6 +28,8 @@ from seqbench.store.lock import LOCK, acquire, holds, is_locked
 SCHEMA = 1
 
 _RESULT, _ITEMS, _METRICS = "result.json", "items.jsonl", "metrics.jsonl"
+# What a run at work writes after its request.
+_WRITTEN = (_RESULT, _ITEMS, _METRICS, CHECKSUMS, "checkpoints", "model", "environment.json", "evaluation.jsonl")
 
 
 class RunFolder:
@@ -42,9 +46,11 @@ class RunFolder:
         self.model = path / "model"
         self.items = path / _ITEMS
         self.metrics = path / _METRICS
+        self.attempts = path / "attempts.jsonl"
         self.plot = path / "plot.png"
         self.training_plot = path / "training.png"
         self._log: int | None = None
+        self._lock: TextIO | None = None
 
     def read_run(self) -> dict[str, Any] | None:
         """Content of run.json, or None when there is none. Raises DamagedFile when it cannot be read."""
@@ -90,8 +96,16 @@ class RunFolder:
         """Whether a process is at work in the folder."""
         return is_locked(self.path)
 
+    def takes_writing(self) -> bool:
+        """Whether a process may enter an existing folder; True where there is none yet."""
+        lock = self.path / LOCK
+        return not self.path.is_dir() or (
+            os.access(self.path, os.W_OK | os.X_OK) and (not lock.exists() or os.access(lock, os.W_OK))
+        )
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Store the result, once everything that it rests on is on the disk; the run is finished from here on."""
+        self.require_held()
         self.remove_result()
         if self.metrics.exists():
             flush(self.metrics)
@@ -109,6 +123,7 @@ class RunFolder:
 
         Raises RequestError when it cannot be written or holds something else.
         """
+        self.require_held()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             existing = self.read_run()
@@ -137,11 +152,20 @@ class RunFolder:
         except OSError as error:
             raise self._cannot_write(error) from error
         with lock:
+            self._lock = lock
             try:
                 yield
             finally:
-                if not (self.path / "run.json").exists() and holds(self.path, lock):
+                self._lock = None
+                if not holds(self.path, lock):
+                    self._clear_remains()
+                elif not (self.path / "run.json").exists():
                     _take_back(new)
+
+    def require_held(self) -> None:
+        """To be asked before anything is written: raises Circumstance when the locked folder is not there any more."""
+        if self._lock is not None and not holds(self.path, self._lock):
+            raise Circumstance("removed", f"{self.path} was removed or moved while a process was at work on it")
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after checkpoint `step`, from which the run goes on; evaluations at `step` come after
@@ -155,6 +179,7 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl and hand it to the system at once: the whole line, or nothing of it."""
+        self.require_held()
         if self._log is None:
             self._log = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         before = os.fstat(self._log).st_size
@@ -168,6 +193,7 @@ class RunFolder:
 
     def flush_log(self) -> None:
         """Return when the disk has the log: it must not be behind a checkpoint."""
+        self.require_held()
         if self._log is not None:
             os.fsync(self._log)
 
@@ -181,13 +207,26 @@ class RunFolder:
         """Whether there is nothing but what a refused or killed request may leave."""
         return not self.path.exists() or all(entry.name == LOCK or is_temporary(entry) for entry in self.path.iterdir())
 
+    def _clear_remains(self) -> None:
+        """Of a folder that was removed under a run at work, what the run has written since: it belongs to no run."""
+        with suppress(OSError, RequestError):
+            if self.path.is_dir() and not (self.path / LOCK).exists() and not (self.path / "run.json").exists():
+                with acquire(self.path):
+                    for entry in self.path.iterdir():
+                        if entry.name in _WRITTEN or is_temporary(entry):
+                            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    _take_back([self.path / LOCK, self.path])
+
     def _tested_files(self) -> list[str]:
         """What the result of a test rests on. A model's README.md is text for people, who may change it."""
         files = [self.items, *sorted(self.model.rglob("*"))]
         names = [PurePosixPath(file.relative_to(self.path)) for file in files if file.is_file()]
         return [str(name) for name in names if name.name != "README.md"]
 
-    def _cannot_write(self, error: OSError) -> RequestError:
+    def _cannot_write(self, error: OSError) -> RequestError | Circumstance:
+        # What cannot be written from the beginning on is another folder's matter; a full disk is not.
+        if error.errno != errno.EROFS and (circumstance := circumstance_of(error)) is not None:
+            return circumstance
         return RequestError(
             f"cannot write to {self.path}: {error.strerror}\ngive a folder that you can write to with --output"
         )

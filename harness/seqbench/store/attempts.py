@@ -1,0 +1,38 @@
+"""attempts.jsonl: what stopped a run that has no result yet, without being one."""
+
+import time
+from contextlib import suppress
+
+from seqbench.errors import Circumstance, RequestError
+from seqbench.store.files import append_line, json_line, sort_json_lines
+from seqbench.store.run_folder import RunFolder
+
+
+def record_attempt(folder: RunFolder, circumstance: Circumstance) -> None:
+    """Count an attempt that circumstance has ended; where the folder takes nothing, it is not counted there."""
+    row = {
+        "reason": circumstance.reason,
+        "detail": circumstance.detail,
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    with suppress(OSError, RequestError):
+        if folder.read_run() is not None:
+            append_line(folder.attempts, json_line(row))
+
+
+def attempts(folder: RunFolder) -> list[str]:
+    """The reasons of all attempts that circumstance has ended since the run was begun; damaged lines do not count."""
+    with suppress(OSError):
+        rows, _ = sort_json_lines(folder.attempts, _is_attempt)
+        return [row["reason"] for row in rows]
+    return []
+
+
+def forget_attempts(folder: RunFolder) -> None:
+    """There is a result: what came before it is no longer of interest."""
+    if folder.attempts.exists():
+        folder.attempts.unlink()
+
+
+def _is_attempt(row: object) -> bool:
+    return isinstance(row, dict) and row.get("reason") in Circumstance.WORDS
