@@ -5,17 +5,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.errors import RequestError
 from seqbench_tasks.text.bad_records import BadRecords
+from seqbench_tasks.text.open_files import open_file, stamp_of
 from seqbench_tasks.text.scan import TextFacts
 
 Integers = NDArray[np.int64]
 Digests = NDArray[np.uint64]
+_Number = TypeVar("_Number", np.int64, np.uint64)
 
 
 class DamagedSegment(RequestError):
@@ -48,7 +50,7 @@ class DocumentFile(ABC):
         """Bytes start..stop-1 of one document. Raises RequestError when the file is not what it was."""
         try:
             self.require_unchanged()
-            with self.path.open("rb", buffering=0) as file:
+            with open_file(self.path) as file:
                 file.seek(int(self._offsets[number]) + start)
                 content = file.read(stop - start)
         except OSError as error:
@@ -87,12 +89,6 @@ class TextFile(DocumentFile):
 def digests_of(sha256: Sequence[str]) -> Digests:
     """The first 64 bits of hashes in hexadecimal digits, (hashes,)."""
     return np.array([int(digest[:16], 16) for digest in sha256], dtype=np.uint64)
-
-
-def stamp_of(path: Path) -> tuple[int, int]:
-    """What changes with a file: its size and the time of its last change in ns."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -198,10 +194,21 @@ class DocumentTable(Sequence[Document]):
         return hashlib.sha256(b"".join(column.astype("<u8").tobytes() for column in columns)).hexdigest()
 
     @property
+    def content_digests(self) -> Digests:
+        """(documents,) the first 64 bits of the SHA-256 of each document, which is read where it is a part of one."""
+        digests = self.digests.copy()
+        for row in np.flatnonzero(self._of_files([file.sizes for file in self._files]) != self.sizes).tolist():
+            digests[row] = digests_of([hashlib.sha256(self.read(row, 0, int(self.sizes[row]))).hexdigest()])[0]
+        return digests
+
+    @property
     def digests(self) -> Digests:
         """(documents,) the first 64 bits of each whole document's SHA-256."""
-        if not len(self):
+        return self._of_files([file.digests for file in self._files])
+
+    def _of_files(self, columns: Sequence[NDArray[_Number]]) -> NDArray[_Number]:
+        """(documents,) from a column of every file what stands there for each document's whole."""
+        if not columns:
             return np.zeros(0, dtype=np.uint64)
-        counts = [len(file.sizes) for file in self._files]
-        first = np.concatenate(([0], np.cumsum(counts)))[self.file_numbers]
-        return np.concatenate([file.digests for file in self._files])[first + self._numbers]
+        first = np.concatenate(([0], np.cumsum([len(column) for column in columns])))[self.file_numbers]
+        return np.concatenate(columns)[first + self._numbers]

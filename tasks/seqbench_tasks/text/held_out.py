@@ -100,9 +100,13 @@ class HeldOutRule:
 
 
 def duplicates(splits: Mapping[str, DocumentTable]) -> int:
-    """Held-out documents that training contains as well."""
-    held_out = np.concatenate([splits[split].digests for split in SPLITS[1:]])
-    return int(np.isin(held_out, splits["train"].digests).sum())
+    """Held-out documents, or parts of documents, that training contains as well, byte for byte."""
+    held_out = DocumentTable.concatenate([splits[split] for split in SPLITS[1:]])
+    train = splits["train"]
+    # Parts have to be read for it: only those of which another has the length.
+    held_out = held_out.select(np.flatnonzero(np.isin(held_out.sizes, train.sizes)))
+    train = train.select(np.flatnonzero(np.isin(train.sizes, held_out.sizes)))
+    return int(np.isin(held_out.content_digests, train.content_digests).sum())
 
 
 def _selected(table: DocumentTable, masks: Mapping[str, Mask]) -> dict[str, DocumentTable]:

@@ -1,5 +1,6 @@
 """A corpus that is fetched from the Hugging Face hub, as far as it is needed."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import HUB_PREFIX, PYTHON_STDLIB, CorpusConfig
 from seqbench_tasks.text.corpus import Corpus
-from seqbench_tasks.text.files import write_atomically
-from seqbench_tasks.text.formats import DEFAULT_FIELD
+from seqbench_tasks.text.files import read_record, write_record
 from seqbench_tasks.text.held_out import HeldOutRule
 from seqbench_tasks.text.hub_rows import HubRows
+from seqbench_tasks.text.json_lines import DEFAULT_FIELD
 from seqbench_tasks.text.local import folder_digest
-from seqbench_tasks.text.paths import split_called
+from seqbench_tasks.text.splits import split_called
 from seqbench_tasks.text.store import DocumentStore
 from seqbench_tasks.text.streamed import StreamedCorpus
 
@@ -149,15 +150,17 @@ def _resolve(dataset: HubDataset) -> tuple[str, list[str]]:
     found = _recorded(known)
     if found is None or found[0] != revision:
         found = revision, _split_names(replace(dataset, revision=revision))
-        write_atomically(known, json.dumps({"revision": found[0], "splits": found[1]}).encode())
+        # Without it the hub is asked again.
+        with contextlib.suppress(OSError):
+            write_record(known, found)
     return found
 
 
 def _recorded(path: Path) -> tuple[str, list[str]] | None:
     try:
-        record = json.loads(path.read_bytes())
-        return record["revision"], record["splits"]
-    except (OSError, ValueError, KeyError):
+        revision, splits = read_record(path)
+        return revision, splits
+    except (OSError, ValueError):
         return None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seqbench.errors import RequestError
-from seqbench_tasks.text.formats import BadRecord, Record
+from seqbench_tasks.text.records import BadRecord, Record
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

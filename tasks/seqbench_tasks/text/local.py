@@ -13,15 +13,18 @@ from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.complete import CompleteCorpus
 from seqbench_tasks.text.config import CorpusConfig
 from seqbench_tasks.text.corpus import Corpus
-from seqbench_tasks.text.documents import DocumentFile, DocumentTable, TextFile, stamp_of
+from seqbench_tasks.text.documents import DocumentFile, DocumentTable, TextFile
 from seqbench_tasks.text.formats import is_archive, is_packed
 from seqbench_tasks.text.held_out import SPLITS, HeldOutRule
+from seqbench_tasks.text.names import printable
+from seqbench_tasks.text.open_files import stamp_of, unreadable
 from seqbench_tasks.text.packed import PackedFile, PackedFiles
-from seqbench_tasks.text.paths import named_splits, paths_in
-from seqbench_tasks.text.scan import scan_file
+from seqbench_tasks.text.scan import TextFacts, scan_file
 from seqbench_tasks.text.scan_memory import ScanMemory
+from seqbench_tasks.text.splits import named_splits
 from seqbench_tasks.text.store import DocumentStore
 from seqbench_tasks.text.streamed import StreamedCorpus
+from seqbench_tasks.text.walk import files_in, is_folder, located
 
 # Packed files of more than this are unpacked only as far as training gets: all of it would take ten minutes and tens of
 # gigabytes of the disk.
@@ -42,9 +45,9 @@ def open_local(config: CorpusConfig, needs_text: bool) -> Corpus:
 
     Raises RequestError when there is none, nothing in it is text, or a record is bad and that is fatal.
     """
-    root = Path(config.data).expanduser()
+    root = located(config.data)
     bad, memory = BadRecords(config.on_bad_record), ScanMemory(root)
-    places, notes = _places(root)
+    places, notes = _places(root, bad)
     if _is_streamed(places):
         return _open_streamed(places, config, needs_text, memory, bad)
     files: list[DocumentFile] = []
@@ -56,18 +59,21 @@ def open_local(config: CorpusConfig, needs_text: bool) -> Corpus:
     memory.keep()
     table = DocumentTable.of(files, needs_text, bad)
     if not len(table):
-        raise RequestError("\n".join([f"{root} holds no text that can be used", *bad.notes()]))
+        raise RequestError("\n".join([f"{printable(str(root))} holds no text that can be used", *bad.notes()]))
     named = [splits_of_files[number] for number in table.file_numbers]
-    if root.is_file() and is_archive(root.name):
+    if len(places) == 1 and places[0].path == root and is_archive(root.name):
         # Behind the archive's name stands the path in it.
-        named = named_splits([document.name.removeprefix(f"{root.name}/") for document in table])
+        named = named_splits([document.name.removeprefix(f"{places[0].name}/") for document in table])
     splits = _split_by_name(table, named, HeldOutRule.of(config))
     return CompleteCorpus(splits, config.data, {"bad_records": bad.count}, [*notes, *bad.notes()])
 
 
 def text_file(path: Path, name: str, memory: ScanMemory, bad: BadRecords) -> list[TextFile]:
     """A file as one document called `name`, or nothing when it is bad and that is not fatal."""
-    stamp, facts = stamp_of(path), memory.facts(path)
+    found = _looked_at(path, memory, bad)
+    if found is None:
+        return []
+    facts, stamp = found
     fault = facts.fault()
     if fault is not None:
         bad.add(str(path), fault)
@@ -76,21 +82,39 @@ def text_file(path: Path, name: str, memory: ScanMemory, bad: BadRecords) -> lis
 
 
 def folder_digest(root: Path) -> str:
-    """A hash of the names and contents of all files in a folder."""
-    lines = [f"{path.relative_to(root).as_posix()} {scan_file(path).sha256}\n" for path in paths_in(root)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """A hash of the names and contents of all files in a folder. Raises RequestError when one cannot be read."""
+    lines = []
+    for path in files_in(root, BadRecords("fail")):
+        try:
+            lines.append(f"{path.relative_to(root).as_posix()} {scan_file(path).sha256}\n")
+        except OSError as error:
+            raise RequestError(f"{printable(str(path))}: {unreadable(error)}") from error
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _places(root: Path) -> tuple[list[_Place], list[str]]:
+def _looked_at(path: Path, memory: ScanMemory, bad: BadRecords) -> tuple[TextFacts, tuple[int, int]] | None:
+    """The facts of a file and its stamp before; None when it cannot be read and that is not fatal."""
+    try:
+        stamp = stamp_of(path)
+        return memory.facts(path), stamp
+    except OSError as error:
+        bad.add(str(path), unreadable(error))
+        return None
+
+
+def _places(root: Path, bad: BadRecords) -> tuple[list[_Place], list[str]]:
     """The files of a corpus, and what is to be said of those that are left out.
 
     Where some are called train, validation or test, only those count.
     """
-    if root.is_file():
-        return [_Place(root, root.name, None)], []
-    paths = paths_in(root)
+    if not is_folder(root):
+        return [_Place(root, printable(root.name), None)], []
+    paths = files_in(root, bad)
     names = [path.relative_to(root).as_posix() for path in paths]
-    places = [_Place(*place) for place in zip(paths, names, named_splits(names), strict=True)]
+    places = [
+        _Place(path, printable(name), split)
+        for path, name, split in zip(paths, names, named_splits(names), strict=True)
+    ]
     named = [place for place in places if place.split is not None]
     if not named or len(named) == len(places):
         return places, []
@@ -102,15 +126,23 @@ def _document_files(place: _Place, config: CorpusConfig, memory: ScanMemory, bad
     """What holds the documents of a file: itself, or the store that it is unpacked into."""
     if not is_packed(place.path.name):
         return text_file(place.path, place.name, memory, bad)
-    source = PackedFile(place.path, memory.facts(place.path).sha256, config.text_field)
+    source = _packed(place, config, memory, bad)
+    if source is None:
+        return []
     return DocumentStore(cache_folder() / source.key, source, place.name, bad).all_segments()
 
 
+def _packed(place: _Place, config: CorpusConfig, memory: ScanMemory, bad: BadRecords) -> PackedFile | None:
+    """A file as the source of a store; None when it cannot be read and that is not fatal."""
+    found = _looked_at(place.path, memory, bad)
+    return None if found is None else PackedFile(place.path, found[0].sha256, found[1], config.text_field)
+
+
 def _is_streamed(places: Sequence[_Place]) -> bool:
-    packed = [place.path for place in places if is_packed(place.path.name)]
+    sizes = [place.path.stat().st_size for place in places if is_packed(place.path.name) and place.path.exists()]
     # The names in a single archive may stand for splits, and are known when it has been read.
     single = len(places) == 1 and is_archive(places[0].name)
-    return not single and sum(path.stat().st_size for path in packed) > _STREAMED_FROM_BYTES
+    return not single and sum(sizes) > _STREAMED_FROM_BYTES
 
 
 def _open_streamed(
@@ -120,13 +152,14 @@ def _open_streamed(
     stores, identity = {}, {}
     for split in SPLITS:
         files = [
-            (place.name, PackedFile(place.path, memory.facts(place.path).sha256, config.text_field))
+            (place.name, source)
             for place in places
             if place.split == split or (place.split is None and split == "train")
+            if (source := _packed(place, config, memory, bad)) is not None
         ]
         if files:
-            source = PackedFiles(files)
-            stores[split], identity[split] = DocumentStore(cache_folder() / source.key, source, "", bad), source.key
+            chain = PackedFiles(files)
+            stores[split], identity[split] = DocumentStore(cache_folder() / chain.key, chain, "", bad), chain.key
     memory.keep()
     rule = HeldOutRule.of(config)
     return StreamedCorpus(stores, rule, config.data, {"files": identity}, needs_text, bad).divided()

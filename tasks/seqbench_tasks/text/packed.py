@@ -2,16 +2,21 @@
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from seqbench.errors import RequestError
-from seqbench_tasks.text.formats import DAMAGE, DEFAULT_FIELD, BadRecord, Record, form_of, may_have_fields, read_records
-from seqbench_tasks.text.records import DamagedText
+from seqbench_tasks.text.damage import DAMAGE, described
+from seqbench_tasks.text.formats import form_of, may_have_fields, read_records
+from seqbench_tasks.text.json_lines import DEFAULT_FIELD
+from seqbench_tasks.text.names import printable
+from seqbench_tasks.text.open_files import open_file, stamp_of, unreadable
+from seqbench_tasks.text.records import BadRecord, DamagedText, Found, Record
 
 # Raise it whenever the same file would be unpacked to other documents, or kept in another way.
-_VERSION = 1
+_VERSION = 2
 
 
 class PackedFile:
@@ -20,11 +25,12 @@ class PackedFile:
     Args:
         path: of the file; the end of its name says how it is read.
         sha256: of its content.
+        stamp: `stamp_of` the file before its content was hashed.
         field: of JSON lines and tables; empty for the usual one.
     """
 
-    def __init__(self, path: Path, sha256: str, field: str) -> None:
-        self._path, self._sha256, self._field = path, sha256, field
+    def __init__(self, path: Path, sha256: str, stamp: tuple[int, int], field: str) -> None:
+        self._path, self._sha256, self._stamp, self._field = path, sha256, stamp, field
 
     @property
     def key(self) -> str:
@@ -33,15 +39,15 @@ class PackedFile:
         parts = [str(_VERSION), self._sha256, form]
         if may_have_fields(form):
             parts.append(self._field or DEFAULT_FIELD)
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def open(self, state: Any) -> "PackedRecords":
         """The records behind the first `state` ones."""
         try:
-            file = self._path.open("rb")
+            file = io.BufferedReader(open_file(self._path))
         except OSError as error:
-            raise RequestError(f"{self._path} cannot be read: {error}") from error
-        records = PackedRecords(self._path.name, file, self._field)
+            raise RequestError(f"{printable(str(self._path))}: {unreadable(error)}") from error
+        records = PackedRecords(self._path, file, self._stamp, self._field)
         for _ in range(state or 0):
             records.skip_record()
         return records
@@ -74,7 +80,7 @@ class ChainedRecords:
         self._files, self._number = files, number
         self._records = files[number][1].open(state)
 
-    def next_record(self) -> Record | BadRecord | None:
+    def next_record(self) -> Found | None:
         """The next record; None behind the last of the last file."""
         while (record := self._records.next_record()) is None:
             if self._number + 1 == len(self._files):
@@ -96,21 +102,21 @@ class ChainedRecords:
 class PackedRecords:
     """A file's records in order; damage is a bad record, and ends them where nothing can be read behind it."""
 
-    def __init__(self, name: str, file: IO[bytes], field: str) -> None:
-        self._name, self._file, self._field = name, file, field
-        self._records: Iterator[Record | BadRecord] | None = None
+    def __init__(self, path: Path, file: IO[bytes], stamp: tuple[int, int], field: str) -> None:
+        self._path, self._file, self._stamp, self._field = path, file, stamp, field
+        self._records: Iterator[Found] | None = None
         self._count, self._damaged = 0, False
 
-    def next_record(self) -> Record | BadRecord | None:
+    def next_record(self) -> Found | None:
         """The next record; None behind the last."""
         try:
             if self._records is None:
-                self._records = read_records(self._name, self._file, self._field)
+                self._records = read_records(self._path.name, self._file, self._field)
             record = next(self._records, None)
         except DAMAGE as error:
             self._records = iter(())
             # What is damaged inside one record has been told already.
-            record = None if self._damaged else BadRecord("", _damage(error))
+            record = None if self._damaged else BadRecord("", described(error))
             self._damaged = True
         if record is None:
             return None
@@ -128,7 +134,13 @@ class PackedRecords:
                 pass
 
     def state(self) -> int:
-        """Number of records so far."""
+        """Number of records so far. Raises RequestError when the file is not what it was when it was hashed."""
+        try:
+            changed = stamp_of(self._path) != self._stamp
+        except OSError:
+            changed = True
+        if changed:
+            raise RequestError(f"{printable(str(self._path))} was changed while it was in use; type the command again")
         return self._count
 
     def close(self) -> None:
@@ -143,8 +155,4 @@ class PackedRecords:
                 yield piece
         except DAMAGE as error:
             self._damaged = True
-            raise DamagedText(f"after {read:,} bytes of its text, {_damage(error)}") from error
-
-
-def _damage(error: BaseException) -> str:
-    return f"it is damaged or incomplete, or not what its name says ({type(error).__name__}: {error})"
+            raise DamagedText(f"after {read:,} bytes of its text, {described(error)}") from error

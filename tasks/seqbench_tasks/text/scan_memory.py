@@ -3,15 +3,15 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import time
 from pathlib import Path
 
-from seqbench.errors import RequestError
 from seqbench_tasks.text.cache import cache_folder
-from seqbench_tasks.text.files import write_atomically
+from seqbench_tasks.text.files import read_record, write_record
 from seqbench_tasks.text.scan import TextFacts, scan_file
 
+# Raise it whenever the facts of the same file would be others.
+_VERSION = 2
 # Less than this is read in a tenth of a second, and not worth a file in the cache.
 _WORTH_BYTES = 2**26
 # A file may be changed twice within one tick of the file system's clock: what is so young is looked at again.
@@ -28,16 +28,17 @@ class ScanMemory:
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = cache_folder() / f"scan-{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:32]}.json"
+        key = f"{_VERSION}\n".encode() + bytes(root.absolute())
+        self._path = cache_folder() / f"scan-{hashlib.sha256(key).hexdigest()[:32]}.json"
         self._known: dict[str, dict[str, object]] = {}
         self._kept: dict[str, dict[str, object]] = {}
         self._bytes_read = 0
         # Otherwise nothing is known, and everything is looked at.
         with contextlib.suppress(OSError, ValueError):
-            self._known = json.loads(self._path.read_bytes())
+            self._known = read_record(self._path)
 
     def facts(self, path: Path) -> TextFacts:
-        """The facts of a file's bytes. Raises RequestError when it cannot be read."""
+        """The facts of a file's bytes. Raises OSError when it cannot be read, RequestError when it changes."""
         state = _state_of(path)
         known = self._known.get(str(path.absolute()))
         if known is not None and known["state"] == state:
@@ -50,14 +51,13 @@ class ScanMemory:
         return facts
 
     def keep(self) -> None:
-        """Write down what is known now, when finding it out took a while. Raises RequestError when that fails."""
+        """Write down what is known now, when finding it out took a while and there is a place for it."""
         if self._bytes_read >= _WORTH_BYTES:
-            write_atomically(self._path, json.dumps(self._kept).encode())
+            # Otherwise the next process finds it out again.
+            with contextlib.suppress(OSError):
+                write_record(self._path, self._kept)
 
 
 def _state_of(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error}") from error
+    status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

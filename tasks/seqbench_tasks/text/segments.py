@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import json
 import os
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -12,15 +10,16 @@ from typing import IO, Any
 import numpy as np
 
 from seqbench_tasks.text.bad_records import BadRecords
+from seqbench_tasks.text.cache import CACHE_VARIABLE
 from seqbench_tasks.text.documents import DamagedSegment, DocumentFile, digests_of
-from seqbench_tasks.text.formats import BadRecord, Record
-from seqbench_tasks.text.records import DamagedText, RecordStream
+from seqbench_tasks.text.files import UNFINISHED, read_record, write_record
+from seqbench_tasks.text.open_files import NotOrdinary
+from seqbench_tasks.text.records import BadRecord, DamagedText, LeftOut, Record, RecordStream
 from seqbench_tasks.text.scan import TextFacts, TextScanner
 
 # A segment ends with the document that reaches this size.
 SEGMENT_BYTES = 2**25
-UNFINISHED = ".unfinished"
-# Bad records that an index describes; it counts all of them.
+# Bad records, and what is left out, that an index describes; it counts all of them.
 _DESCRIBED = 10
 _PIECE = 2**20
 
@@ -32,6 +31,7 @@ class Segment(DocumentFile):
         state: of the source behind them.
         last: whether the source has ended.
         bad_count, first_bad: records that are no documents, and the first of them in words.
+        left_out_count, first_left_out: what is no document on purpose.
     """
 
     def __init__(self, index_path: Path, prefix: str) -> None:
@@ -41,6 +41,9 @@ class Segment(DocumentFile):
         self.state, self.last = index["state"], index["last"]
         self.bad_count: int = index["bad_count"]
         self.first_bad: list[tuple[str, str]] = [tuple(pair) for pair in index["first_bad"]]
+        # Indexes of data sets of the hub may be older than these fields, and nothing is left out there.
+        self.left_out_count: int = index.get("left_out_count", 0)
+        self.first_left_out: list[tuple[str, str]] = [tuple(pair) for pair in index.get("first_left_out", [])]
         self._index_path, self._prefix, self._verified = index_path, prefix, False
         if not self.path.exists() or self.path.stat().st_size != sizes.sum():
             raise _set_aside(index_path)
@@ -76,6 +79,8 @@ class SegmentWriter:
         self._facts: list[TextFacts] = []
         self._bad_count = 0
         self._first_bad: list[tuple[str, str]] = []
+        self._left_out_count = 0
+        self._first_left_out: list[tuple[str, str]] = []
 
     def write(self, stream: RecordStream) -> None:
         """Take records from `stream` until the segment is full or the stream has ended.
@@ -98,10 +103,12 @@ class SegmentWriter:
             ],
             "bad_count": self._bad_count,
             "first_bad": self._first_bad,
+            "left_out_count": self._left_out_count,
+            "first_left_out": self._first_left_out,
             "state": stream.state(),
             "last": last,
         }
-        _write_index(self._index_path, index)
+        write_record(self._index_path, index)
 
     def _take(self, stream: RecordStream, file: IO[bytes]) -> bool:
         """Write documents behind each other; returns whether the stream has ended."""
@@ -111,6 +118,8 @@ class SegmentWriter:
                 return True
             if isinstance(record, BadRecord):
                 self._refuse(record.name, record.fault)
+            elif isinstance(record, LeftOut):
+                self._leave_out(record)
             else:
                 self._add(record, file)
         return False
@@ -139,30 +148,19 @@ class SegmentWriter:
         if len(self._first_bad) < _DESCRIBED:
             self._first_bad.append((name, fault))
 
-
-def _write_index(path: Path, index: dict[str, Any]) -> None:
-    """One line with the hash of the next, which is the index."""
-    text = json.dumps(index).encode()
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    def _leave_out(self, record: LeftOut) -> None:
+        self._left_out_count += 1
+        if len(self._first_left_out) < _DESCRIBED:
+            self._first_left_out.append((record.name, record.why))
 
 
 @functools.lru_cache(maxsize=4)
 def _read_index(path: Path) -> dict[str, Any]:
     """Raises DamagedSegment when the index is not what was written."""
-    digest, _, text = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(text).hexdigest().encode() != digest:
-        raise _set_aside(path)
-    return json.loads(text)
+    try:
+        return read_record(path)
+    except (ValueError, NotOrdinary):
+        raise _set_aside(path) from None
 
 
 def _sha256_of_next(file: IO[bytes], size: int) -> str:
@@ -178,9 +176,17 @@ def _set_aside(index_path: Path) -> DamagedSegment:
     _read_index.cache_clear()
     number = next(number for number in count(1) if not _aside(index_path, number).exists())
     for path in (index_path, index_path.with_suffix(".bin")):
-        # Another process may have noticed at the same moment.
-        with suppress(FileNotFoundError):
+        try:
             path.replace(_aside(path, number))
+        except FileNotFoundError:
+            # Another process may have noticed at the same moment.
+            continue
+        except OSError as error:
+            # The cache may be read-only.
+            return DamagedSegment(
+                f"{index_path.with_suffix('.*')} is damaged, and cannot be set aside ({error.strerror}); remove it, or "
+                f"name another folder in the variable {CACHE_VARIABLE}"
+            )
     return DamagedSegment(
         f"{index_path.with_suffix('.*')} is damaged, and was set aside as {_aside(index_path, number).name}; type the "
         "command again, and it is made anew",

@@ -41,4 +41,5 @@ def _sources(folder: Path) -> list[Path]:
         # Before it goes down: users install thousands of files there.
         folders[:] = [name for name in folders if name not in _LEFT_OUT]
         found += [Path(parent) / name for name in names if name.endswith(".py")]
-    return sorted(path for path in found if path.stat().st_size)
+    # Distributions put links there to settings that a machine may lack.
+    return sorted(path for path in found if path.is_file() and path.stat().st_size)

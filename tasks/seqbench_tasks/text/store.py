@@ -1,15 +1,18 @@
 """Texts that were unpacked or fetched once, in a folder that processes share: append-only, whole pieces or nothing."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from seqbench_tasks.text.bad_records import BadRecords
+from seqbench_tasks.text.cache import make_folder, other_folder
 from seqbench_tasks.text.documents import DamagedSegment
-from seqbench_tasks.text.files import unwritable
+from seqbench_tasks.text.files import UNFINISHED, unwritable
 from seqbench_tasks.text.records import RecordStream, Source
-from seqbench_tasks.text.segments import UNFINISHED, Segment, SegmentWriter
+from seqbench_tasks.text.segments import Segment, SegmentWriter
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class DocumentStore:
         """
         self._read_present(number)
         while len(self._segments) <= number and not self.ended:
-            with self._lock():
+            with self._locked():
                 # Another process may have fetched it while this one waited.
                 self._read_present(number)
                 if len(self._segments) <= number and not self.ended:
@@ -72,17 +75,38 @@ class DocumentStore:
                 return
             first_bad = [(f"{self._prefix}{name}", fault) for name, fault in segment.first_bad]
             self._bad.add_counted(segment.bad_count, first_bad)
+            left_out = [(f"{self._prefix}{name}", why) for name, why in segment.first_left_out]
+            self._bad.leave_out(segment.left_out_count, left_out)
             self._segments.append(segment)
 
     def _index_path(self, number: int) -> Path:
         return self._folder / f"{number:06}.json"
 
-    def _lock(self) -> FileLock:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with the folder, which is one among the temporary files from now on where this one is read-only."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = self._acquired()
         except OSError as error:
-            raise unwritable(self._folder, error) from error
-        return FileLock(self._folder / ".lock")
+            other = other_folder(self._folder, error)
+            if other is None:
+                raise unwritable(self._folder, error) from error
+            _LOGGER.warning("unpacked text cannot be kept in %s (%s); it is kept in %s", self._folder, error, other)
+            self._folder = other
+            try:
+                lock = self._acquired()
+            except OSError as second:
+                raise unwritable(other, second) from second
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquired(self) -> BaseFileLock:
+        make_folder(self._folder)
+        lock = FileLock(self._folder / ".lock")
+        lock.acquire()
+        return lock
 
     def _fetch(self) -> None:
         """Write the next segment; the caller has the lock."""

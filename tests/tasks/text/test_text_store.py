@@ -17,7 +17,8 @@ from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import CorpusConfig
 from seqbench_tasks.text.corpus import open_corpus
 from seqbench_tasks.text.documents import DocumentTable
-from seqbench_tasks.text.formats import Record
+from seqbench_tasks.text.files import read_record
+from seqbench_tasks.text.records import Record
 from seqbench_tasks.text.store import DocumentStore
 
 TEXTS = [f"{number}:".encode() + bytes([97 + number % 26]) * (number * 7 % 90) for number in range(60)]
@@ -239,7 +240,7 @@ def test_files_that_were_changed_a_moment_ago_are_read_again(tmp_path, monkeypat
     (tmp_path / "a").write_text("text")
     open_corpus(CorpusConfig(data=str(tmp_path)))
     (remembered,) = cache_folder().glob("scan-*.json")
-    assert json.loads(remembered.read_text()) == {}
+    assert read_record(remembered) == {}
 
 
 def huge(folder):

@@ -1,0 +1,118 @@
+"""Members of a tar archive, in order, to its last block."""
+
+import tarfile
+from collections.abc import Iterator
+from typing import IO, Self
+
+from seqbench_tasks.text.damage import Damage, described, require_plausible
+from seqbench_tasks.text.members import Member
+from seqbench_tasks.text.records import BadRecord, LeftOut
+
+_BLOCK = tarfile.BLOCKSIZE
+# What holds a name or a comment; longer ones are nobody's, and would be read into memory.
+_LONGEST_EXTENSION = 2**20
+_EXTENSIONS = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
+# Two blocks of zeros end an archive; most programs fill up to a record of 20 blocks (POSIX.1-2017 pax; GNU tar 9.4).
+_ENDING_BLOCKS = 2
+_RECORD = tarfile.RECORDSIZE
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. What is none is damage, where the library takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _LONGEST_EXTENSION):
+            raise Damage(f"a header of {header.size:,} bytes stands where one of a member should")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        assert isinstance(archive, _Archive) and archive.fileobj is not None
+        place = archive.fileobj.tell()
+        try:
+            header = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.zeros += 1
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            if archive.zeros:
+                raise
+            raise Damage(f"it ends at byte {place:,} without the zeros that end an archive") from error
+        except tarfile.HeaderError as error:
+            raise Damage(f"from byte {place:,} on, where a member should begin: {error}") from error
+        archive.note_zeros(place)
+        return header
+
+
+class _Archive(tarfile.TarFile):
+    """One archive or several, one behind the other.
+
+    Attributes:
+        zeros: blocks of zeros just before the place of reading.
+        holes: zeros that are no end of an archive, and stand where members may have been: place -> blocks.
+    """
+
+    tarinfo = _Header
+    zeros = 0
+    _begin = 0
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        self.holes: dict[int, int] = {}
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def note_zeros(self, place: int) -> None:
+        """A member begins at `place`."""
+        if self.zeros and self.zeros != _ENDING_BLOCKS and (self.zeros == 1 or (place - self._begin) % _RECORD):
+            self.holes[place - self.zeros * _BLOCK] = self.zeros
+        elif self.zeros:
+            self._begin = place
+        self.zeros = 0
+
+
+def tar_members(stream: IO[bytes]) -> Iterator[Member | BadRecord | LeftOut]:
+    """The files in an archive or several that stand behind each other, each to be read before the next.
+
+    Raises one of `DAMAGE` where no more can be read.
+    """
+    with _Archive.open(fileobj=stream, mode="r|", ignore_zeros=True) as archive:
+        assert isinstance(archive, _Archive)
+        while (member := archive.next()) is not None:
+            # Otherwise the library keeps all of them.
+            archive.members.clear()  # type: ignore[attr-defined]
+            yield from _holes(archive)
+            yield from _member(archive, member)
+
+
+def _holes(archive: _Archive) -> Iterator[BadRecord]:
+    for place, blocks in archive.holes.items():
+        yield BadRecord(f", byte {place}", f"{blocks * _BLOCK:,} zeros stand there, and may have been members")
+    archive.holes.clear()
+
+
+def _member(archive: _Archive, member: tarfile.TarInfo) -> Iterator[Member | BadRecord | LeftOut]:
+    if member.isfile():
+        content = archive.extractfile(member)
+        assert content is not None
+        if member.issparse():
+            # Holes take no room, and may be as long as they like.
+            try:
+                parts: list[tuple[int, int]] = member.sparse or []  # type: ignore[assignment]
+                require_plausible(sum(size for _, size in parts), member.size)
+            except Damage as error:
+                yield BadRecord(f"/{member.name}", described(error))
+                return
+        yield Member(member.name, content)
+    elif member.issym() or member.islnk():
+        yield LeftOut(f"/{member.name}", f"a link to {member.linkname}")
+    elif member.ischr() or member.isblk() or member.isfifo():
+        yield LeftOut(f"/{member.name}", "a device or a FIFO")
+    elif not member.isdir():
+        yield BadRecord(f"/{member.name}", f"it is of an unknown kind, {member.type!r}")
