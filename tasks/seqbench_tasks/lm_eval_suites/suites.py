@@ -24,6 +24,8 @@ from lm_eval.tasks.manager import TaskDict
 from seqbench.errors import RequestError
 from seqbench_tasks.lm_eval_suites.config import LmEvalConfig
 from seqbench_tasks.lm_eval_suites.definitions import Definitions
+from seqbench_tasks.text.bad_records import BadRecords
+from seqbench_tasks.text.walk import files_in, located
 
 # As lm-eval's command line has it, so that the same examples are chosen.
 _FEW_SHOT_SEED = 1234
@@ -56,9 +58,7 @@ def load_suites(config: LmEvalConfig) -> list[Suite]:
 
     Raises RequestError for an unknown suite, one whose data is not there, and one that cannot be measured here.
     """
-    folder = None if config.include_path is None else Path(config.include_path).expanduser().resolve()
-    if folder is not None and not folder.is_dir():
-        raise RequestError(f"--include-path {config.include_path}: there is no such folder")
+    folder = None if config.include_path is None else _included(config.include_path)
     definitions = Definitions(folder)
     suites = []
     for name in config.suite:
@@ -69,6 +69,16 @@ def load_suites(config: LmEvalConfig) -> list[Suite]:
         _require_measurable(task)
         _set_few_shot(task, config.few_shot)
     return suites
+
+
+def _included(text: str) -> Path:
+    """The folder of definitions and data sets. Raises RequestError when it is none, or cannot be read whole."""
+    folder = located(text)
+    if not folder.is_dir():
+        raise RequestError(f"--include-path {text}: there is no such folder")
+    # The libraries would wait at a FIFO for ever, and pass over what they cannot read.
+    files_in(folder, BadRecords("refuse"))
+    return folder.resolve()
 
 
 def identity(suites: Sequence[Suite], config: LmEvalConfig) -> dict[str, Any]:
@@ -137,10 +147,10 @@ def _cache_of(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    digest = hashlib.sha256(str(folder).encode())
-    for path in sorted(folder.rglob("*")):
+    digest = hashlib.sha256(bytes(folder))
+    for path in files_in(folder, BadRecords("refuse")):
         found = path.stat()
-        digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
+        digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     before = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = Path(before) / f"local-{digest.hexdigest()[:16]}"
     try:

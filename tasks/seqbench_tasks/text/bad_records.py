@@ -13,7 +13,7 @@ class BadRecords:
     """What was bad in a corpus.
 
     Args:
-        policy: "fail" raises at the first one, "skip" counts them.
+        policy: "fail" raises at the first one, "skip" counts them; "refuse" raises where the user cannot skip them.
     """
 
     def __init__(self, policy: str) -> None:
@@ -42,11 +42,9 @@ class BadRecords:
 
     def require_skipping(self, place: str, fault: str) -> None:
         """Raise RequestError when bad records are fatal."""
-        if self._policy == "fail":
-            raise RequestError(
-                f"{printable(place)}: {fault}\n"
-                "repair or remove it, or leave such records out with --set task.on_bad_record=skip"
-            )
+        if self._policy != "skip":
+            advice = ", or leave such records out with --set task.on_bad_record=skip" if self._policy == "fail" else ""
+            raise RequestError(f"{printable(place)}: {fault}\nrepair or remove it{advice}")
 
     def notes(self) -> list[str]:
         """How many records were skipped or left out, and where the first ones are."""

@@ -84,7 +84,7 @@ def text_file(path: Path, name: str, memory: ScanMemory, bad: BadRecords) -> lis
 def folder_digest(root: Path) -> str:
     """A hash of the names and contents of all files in a folder. Raises RequestError when one cannot be read."""
     lines = []
-    for path in files_in(root, BadRecords("fail")):
+    for path in files_in(root, BadRecords("refuse")):
         try:
             lines.append(f"{path.relative_to(root).as_posix()} {scan_file(path).sha256}\n")
         except OSError as error:
@@ -110,6 +110,8 @@ def _places(root: Path, bad: BadRecords) -> tuple[list[_Place], list[str]]:
     if not is_folder(root):
         return [_Place(root, printable(root.name), None)], []
     paths = files_in(root, bad)
+    if not paths and not bad.count:
+        raise RequestError(f"{printable(str(root))} is empty; name a file, or a folder with files of text")
     names = [path.relative_to(root).as_posix() for path in paths]
     places = [
         _Place(path, printable(name), split)

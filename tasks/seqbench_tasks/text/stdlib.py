@@ -24,7 +24,7 @@ def open_stdlib(config: CorpusConfig) -> CompleteCorpus:
     Raises RequestError where Python comes without sources.
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    bad, memory = BadRecords("fail"), ScanMemory(folder)
+    bad, memory = BadRecords("refuse"), ScanMemory(folder)
     files = [
         file for path in _sources(folder) for file in text_file(path, path.relative_to(folder).as_posix(), memory, bad)
     ]

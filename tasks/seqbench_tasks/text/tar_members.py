@@ -18,9 +18,11 @@ _EXTENSIONS = {
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 }
-# Two blocks of zeros end an archive; most programs fill up to a record of 20 blocks (POSIX.1-2017 pax; GNU tar 9.4).
+# Two blocks of zeros end an archive, and fill it up to a record of 20 blocks in most programs, of another size in some
+# (POSIX.1-2017 pax; GNU tar 9.4).
 _ENDING_BLOCKS = 2
-_RECORD = tarfile.RECORDSIZE
+_USUAL_RECORD = tarfile.RECORDSIZE // _BLOCK
+_RECORDS = (_USUAL_RECORD, *(2**power for power in range(12)))
 
 
 class _Header(tarfile.TarInfo):
@@ -44,6 +46,7 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
             if archive.zeros:
+                archive.note_end(place)
                 raise
             raise Damage(f"it ends at byte {place:,} without the zeros that end an archive") from error
         except tarfile.HeaderError as error:
@@ -70,11 +73,22 @@ class _Archive(tarfile.TarFile):
 
     def note_zeros(self, place: int) -> None:
         """A member begins at `place`."""
-        if self.zeros and self.zeros != _ENDING_BLOCKS and (self.zeros == 1 or (place - self._begin) % _RECORD):
-            self.holes[place - self.zeros * _BLOCK] = self.zeros
-        elif self.zeros:
+        if self._is_ending(place):
             self._begin = place
+        elif self.zeros:
+            self.holes[place - self.zeros * _BLOCK] = self.zeros
         self.zeros = 0
+
+    def note_end(self, place: int) -> None:
+        """The file ends at `place`; it may be cut inside its zeros."""
+        if self.zeros > _USUAL_RECORD + 1 and not self._is_ending(place):
+            self.holes[place - self.zeros * _BLOCK] = self.zeros
+
+    def _is_ending(self, place: int) -> bool:
+        """Whether the zeros before `place` are what programs end an archive with."""
+        blocks = (place - self._begin) // _BLOCK
+        filled = any(blocks % record == 0 and self.zeros <= record + 1 for record in _RECORDS)
+        return self.zeros == _ENDING_BLOCKS or (self.zeros > _ENDING_BLOCKS and filled)
 
 
 def tar_members(stream: IO[bytes]) -> Iterator[Member | BadRecord | LeftOut]:
@@ -89,6 +103,7 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member | BadRecord | LeftOut]:
             archive.members.clear()  # type: ignore[attr-defined]
             yield from _holes(archive)
             yield from _member(archive, member)
+        yield from _holes(archive)
 
 
 def _holes(archive: _Archive) -> Iterator[BadRecord]:

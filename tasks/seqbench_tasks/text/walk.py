@@ -41,19 +41,17 @@ def is_folder(root: Path) -> bool:
 
 
 def files_in(root: Path, bad: BadRecords) -> list[Path]:
-    """The files in the folder `root`, hidden ones left out, in an order that depends on their names alone.
+    """The files below the folder `root`, hidden ones left out, in an order that depends on their names alone.
 
     A file or folder that several links lead to comes once in each split: at its own place, if that is in `root`. What
     cannot be read, and what is no file, is a bad record.
 
-    Raises RequestError when there is no such folder, nothing in it, or something bad that is fatal.
+    Raises RequestError when there is no such folder, or something bad that is fatal.
     """
     if not is_folder(root):
         raise RequestError(f"{printable(str(root))} is a file, and no folder")
     walk = _Walk(root, bad)
     walk.run()
-    if not walk.files and not bad.count:
-        raise RequestError(f"{printable(str(root))} is empty; name a file, or a folder with files of text")
     return sorted(walk.files, key=lambda path: path.relative_to(root).parts)
 
 
