@@ -22,6 +22,7 @@ from seqbench.suggestions import did_you_mean
 from seqbench.task_data import config_identity, make_task
 from seqbench.training.budget import TrainingBudget
 from seqbench.training.settings import TrainerSettings
+from seqbench.variables import refuse_variables
 
 # Behind an ablation's name: the model is trained whole and tested without the part.
 AT_EVALUATION = "@eval"
@@ -137,6 +138,7 @@ class RunPlan:
 
 def resolve(request: RunRequest) -> RunPlan:
     """Look everything up and check it. Raises RequestError for the first thing that is wrong."""
+    refuse_variables()
     model, task_class = find_model(request.model), find_task(request.task)
     initial_weights = None if request.init is None else find_initial_weights(request.init, model)
     model_preset, task_preset = _choose_presets(request, model, task_class)

@@ -15,6 +15,7 @@ from typing import Any
 from seqbench.contracts import ModelPlugin, TaskPlugin
 from seqbench.errors import RequestError
 from seqbench.suggestions import did_you_mean
+from seqbench.torch_settings import kept_torch_settings
 
 MODEL_GROUP = "bench.models"
 TASK_GROUP = "bench.tasks"
@@ -60,7 +61,8 @@ def announced(group: str) -> dict[str, type | BrokenPlugin]:
     for name, points in sorted(_entry_points(group).items()):
         target = " and ".join(point.value for point in points)
         try:
-            found[name] = _check_contract(_only(name, points, group).load(), target, contract)
+            with kept_torch_settings():
+                found[name] = _check_contract(_only(name, points, group).load(), target, contract)
         except (Exception, SystemExit) as error:
             found[name] = BrokenPlugin(name, target, _reason(error), traceback.format_exc())
     return found
@@ -110,7 +112,8 @@ def _find(name: str, group: str, contract: type, kind: str) -> Any:
 def _load_announced(name: str, points: list[EntryPoint], group: str, contract: type) -> Any:
     entry_point = _only(name, points, group)
     try:
-        return _check_contract(entry_point.load(), entry_point.value, contract)
+        with kept_torch_settings():
+            return _check_contract(entry_point.load(), entry_point.value, contract)
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
@@ -122,7 +125,8 @@ def _load_dotted(name: str, contract: type, kind: str, points: Iterable[str]) ->
     if not attribute:
         module_name, _, attribute = name.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
+        with kept_torch_settings():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing != module_name and not module_name.startswith(missing + "."):
@@ -166,7 +170,8 @@ def _construct(plugin_class: Any, name: str, *arguments: str) -> ModelPlugin[Any
     if arguments and not wanted:
         raise RequestError(f"model {name.partition(':')[0]!r} takes no argument after a colon")
     try:
-        return plugin_class(*arguments)
+        with kept_torch_settings():
+            return plugin_class(*arguments)
     except RequestError:
         raise
     except Exception as error:

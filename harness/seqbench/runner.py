@@ -13,7 +13,13 @@ from transformers import PreTrainedModel, set_seed
 
 from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Evaluation
-from seqbench.environment import available_bytes, describe_environment, rounding_differences
+from seqbench.environment import (
+    available_bytes,
+    describe_environment,
+    fixed_surroundings,
+    made_with,
+    rounding_differences,
+)
 from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.initial_weights import load_weights
 from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
@@ -55,6 +61,7 @@ def build_model(plan: RunPlan) -> PreTrainedModel:
     return model if plan.initial_weights is None else load_weights(model, plan.initial_weights.folder)
 
 
+@fixed_surroundings()
 def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
     """The plan's model, and the memory that the run will take.
 
@@ -81,6 +88,7 @@ def _require(check: Callable[[int], None], device: torch.device, available: int)
         raise Circumstance("memory-taken", str(error).splitlines()[0]) from error
 
 
+@fixed_surroundings()
 def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = False) -> dict[str, Any]:
     """Train, test and store, or return the result that is already there.
 
@@ -144,6 +152,7 @@ def _counted(folder: RunFolder) -> Iterator[None]:
         raise circumstance from error
 
 
+@fixed_surroundings()
 def load_trained(plan: RunPlan, folder: RunFolder) -> PreTrainedModel:
     """The model that the plan tests, with the weights of the finished run in `folder`."""
     return load_weights(plan.model.build(plan.tested_config), folder.model)
@@ -154,6 +163,7 @@ def predictor_of(plan: RunPlan, model: PreTrainedModel, **where: Any) -> ModelPr
     return ModelPredictor.of(plan.model, plan.tested_config, model, plan.device, plan.precision, **where)
 
 
+@fixed_surroundings()
 def evaluate_trained(plan: RunPlan, model: PreTrainedModel, folder: RunFolder | None = None) -> Evaluation:
     """Measure a trained model as the plan says: on its device, in its precision, on its split.
 
@@ -195,7 +205,7 @@ def made_otherwise(plan: RunPlan, folder: RunFolder) -> list[str]:
         found.append(f"--kernels {stored.get('kernels', '')!r} instead of {plan.kernels!r}")
     if stored and plan.threads not in (None, stored.get("threads")):
         found.append(f"{stored.get('threads')} threads instead of {plan.threads}")
-    return found
+    return [*found, *made_with(stored)]
 
 
 def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, **more: Any) -> dict[str, Any]:
@@ -241,6 +251,8 @@ def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedM
     return load_trained(plan, folder), {**known, "trained_in": trained.folder_name}
 
 
+# Once more: a plugin may have changed settings while it built the model.
+@fixed_surroundings()
 def _attempt(
     plan: RunPlan,
     model: PreTrainedModel,

@@ -11,6 +11,7 @@ from seqbench.store.run_folder import RunFolder
 from seqbench.task_data import make_task
 from seqbench.training.budget import TrainingBudget
 from seqbench.training.settings import TrainerSettings
+from seqbench.variables import refuse_variables
 
 
 def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
@@ -20,6 +21,7 @@ def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
     of the task is not looked for, for whoever wants the model alone. Raises RequestError when there is no run, its
     run.json was changed, or the code that made it had another version.
     """
+    refuse_variables()
     run = folder.read_run()
     if run is None:
         raise RequestError(f"{folder.path} holds no run")

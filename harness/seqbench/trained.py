@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from seqbench.environment import fixed_surroundings
 from seqbench.errors import RequestError
 from seqbench.initial_weights import find_initial_weights, load_weights
 from seqbench.plan import RunPlan
@@ -14,6 +15,7 @@ from seqbench.registry import find_model
 from seqbench.runner import load_trained, predictor_of
 from seqbench.store.run_folder import RunFolder
 from seqbench.stored_plan import stored_plan
+from seqbench.variables import refuse_variables
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def load_run(path: Path) -> TrainedModel:
     return TrainedModel(model, plan.model.tokenizer(), plan, predictor_of(plan, model))
 
 
+@fixed_surroundings()
 def load_checkpoint(name: str, model: str, device: torch.device, precision: str) -> TrainedModel:
     """The model of a checkpoint.
 
@@ -66,6 +69,7 @@ def load_checkpoint(name: str, model: str, device: torch.device, precision: str)
 
     Raises RequestError when there is no such checkpoint, or the plugin cannot be that model.
     """
+    refuse_variables()
     plugin = find_model(model)
     if plugin.checkpoint_sha256() is None:
         weights = find_initial_weights(name, plugin)

@@ -20,6 +20,7 @@ from seqbench.cli.options import (
 )
 from seqbench.errors import RequestError
 from seqbench.request import DEVICES, PRECISIONS
+from seqbench.variables import refuse_variables
 
 if TYPE_CHECKING:
     from seqbench.speed.session import Session
@@ -122,6 +123,7 @@ def _measure(options: dict[str, Any], output: Path | None) -> tuple["Session", P
     from seqbench.speed.session import Session
     from seqbench.store.files import write_json
 
+    refuse_variables()
     device = choose_device(options["device"])
     measured, header, cells = _operations(options) if options["models"] is None else _models(options, device)
     folder = output or Path("runs/speed") / time.strftime("%Y%m%d-%H%M%S")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -26,6 +26,7 @@ from seqbench.training.optimizer import build_optimizers
 from seqbench.training.progress import ProgressReporter
 from seqbench.training.schedule import learning_rate_at
 from seqbench.training.settings import TrainerSettings
+from seqbench.variables import hidden_variables
 
 # Steps at the beginning of a process in which memory is taken, kernels are chosen and code is compiled; not timed.
 UNTIMED_STEPS = 3
@@ -114,11 +115,7 @@ class Trainer:
         sequence_flops: Callable[[int], int] | None = None,
         before_saving: Callable[[], None] = lambda: None,
     ) -> None:
-        # Accelerate keeps one precision a process; a second run in the same process may want another.
-        AcceleratorState._reset_state()
-        self._accelerator = Accelerator(
-            cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
-        )
+        self._accelerator = _accelerator(device, precision)
         if self._accelerator.num_processes > 1:
             raise RequestError("bench trains in one process; start it without torchrun or accelerate launch")
         self.model: PreTrainedModel = self._accelerator.prepare(model)
@@ -276,6 +273,14 @@ class Trainer:
         state = restore_newest(self._checkpoints, self._bare_model, self._bare_optimizers)
         if state is not None:
             self.state = TrainingState(**state)
+
+
+def _accelerator(device: torch.device, precision: str) -> Accelerator:
+    """Accelerate as it is told here: by no variable, and by nobody who used it in this process before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    with hidden_variables():
+        return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
 
 
 def _numbers(interval: _Interval) -> tuple[list[float], list[float], list[float]]:

@@ -8,6 +8,7 @@ such models is to import them and call its command, which this does. Later versi
 import sys
 
 from seqbench.errors import RequestError, RunFailure
+from seqbench.variables import hidden_variables
 
 _TARGET = "seqbench_tasks.lm_eval_suites.bench_model:BenchLM"
 
@@ -24,7 +25,8 @@ def main() -> None:
     if "bench" not in model_registry:
         model_registry.register("bench", target=_TARGET)
     try:
-        cli_evaluate()
+        with hidden_variables():
+            cli_evaluate()
     except RequestError as error:
         _fail(str(error), 2)
     except RunFailure as error:
