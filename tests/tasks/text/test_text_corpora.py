@@ -212,6 +212,20 @@ def test_equal_documents_in_splits_that_were_named_are_counted(tmp_path):
     assert any(note.startswith("3 held-out documents are also") for note in corpus(tmp_path).notes)
 
 
+def test_the_parts_of_one_document_are_not_called_repeated(tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"".join(b"line %d\n" % number for number in range(500)))
+    for changes in ({}, {"validation_fraction": 0.5, "test_fraction": 0.25}):
+        assert not any("byte for byte" in note for note in corpus(tmp_path, **changes).notes)
+
+
+def test_parts_of_documents_that_training_contains_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"same, same, ")
+    (tmp_path / "b.txt").write_bytes(b"the end same, ")
+    opened = corpus(tmp_path, held_out="tail", validation_fraction=0.0, test_fraction=0.5)
+    assert (contents(opened), contents(opened, "test")) == ([b"same, ", b"the end"], [b"same, ", b" same, "])
+    assert any(note.startswith("1 held-out documents are also") for note in opened.notes)
+
+
 def test_three_documents_are_enough_for_three_splits(tmp_path):
     opened = corpus(many(tmp_path, count=3))
     assert [len(opened.documents(split)) for split in ("train", "validation", "test")] == [1, 1, 1]

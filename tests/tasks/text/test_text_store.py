@@ -4,14 +4,16 @@ import gzip
 import json
 import multiprocessing
 import os
+import pwd
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from seqbench.errors import RequestError
-from seqbench_tasks.text import local, scan_memory, segments, streamed
+from seqbench_tasks.text import local, scan_memory, segments, store, streamed
 from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import CorpusConfig
@@ -213,6 +215,101 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("SEQBENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(RequestError, match=r"cannot be kept in .*\n.*SEQBENCH_CACHE"):
         open_corpus(CorpusConfig(data=str(tmp_path / "x.gz")))
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+    """Nobody's home: no variable names it, and the machine knows no user of this number."""
+    for variable in ("SEQBENCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
+
+
+def test_without_a_home_folder_plain_texts_need_no_cache_and_touch_none(tmp_path, homeless):
+    (tmp_path / "x.txt").write_text("a text of some length")
+    for data in (str(tmp_path / "x.txt"), "python-stdlib"):
+        assert len(open_corpus(CorpusConfig(data=data)).documents("train"))
+    assert not list(homeless.iterdir())
+
+
+def test_without_a_home_folder_texts_are_unpacked_among_the_temporary_files(tmp_path, homeless):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a text of some length"))
+    for _ in range(2):
+        assert len(open_corpus(CorpusConfig(data=str(tmp_path / "x.gz"))).documents("train"))
+    (folder,) = homeless.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.glob("text/*/*.bin"))) == 1
+    folder.chmod(0o777)
+    with pytest.raises(RequestError, match=r"can be written by others; name a folder of your own .* SEQBENCH_CACHE"):
+        open_corpus(CorpusConfig(data=str(tmp_path / "x.gz")))
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(30, "Read-only file system")])
+def test_texts_are_unpacked_elsewhere_where_the_cache_is_read_only_and_that_is_said(
+    tmp_path, homeless, monkeypatch, caplog, error
+):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a text of some length"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "read-only"))
+    make = store.make_folder
+
+    def refuse(folder):
+        if folder.is_relative_to(tmp_path / "read-only"):
+            raise error
+        make(folder)
+
+    monkeypatch.setattr(store, "make_folder", refuse)
+    assert len(open_corpus(CorpusConfig(data=str(tmp_path / "x.gz"))).documents("train"))
+    assert "cannot be kept in" in caplog.text and len(list(homeless.glob("*/text/*/*.bin"))) == 1
+
+
+def test_a_full_disk_is_no_reason_to_fill_another(tmp_path, homeless, monkeypatch):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a text of some length"))
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "make_folder", full)
+    with pytest.raises(RequestError, match=r"No space left on device\n.*SEQBENCH_CACHE"):
+        open_corpus(CorpusConfig(data=str(tmp_path / "x.gz")))
+
+
+def test_what_is_in_a_cache_that_is_read_only_is_read(tmp_path, monkeypatch):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a text of some length"))
+    config = CorpusConfig(data=str(tmp_path / "x.gz"))
+    before = open_corpus(config).identity
+
+    def denied(*_):
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(store, "make_folder", denied)
+    monkeypatch.setattr(Path, "mkdir", denied)
+    monkeypatch.setattr(Path, "replace", denied)
+    assert open_corpus(config).identity == before
+    (stored,) = cache_folder().glob("*/000000.bin")
+    stored.write_bytes(stored.read_bytes().replace(b"a text", b"a t3xt"))
+    with pytest.raises(RequestError, match=r"000000.* is damaged, and cannot be set aside .*SEQBENCH_CACHE"):
+        open_corpus(config).documents("train")[0].read()
+
+
+def test_what_was_found_out_is_forgotten_when_a_bit_of_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_memory, "_WORTH_BYTES", 0)
+    monkeypatch.setattr(scan_memory, "_SETTLED_SECONDS", -1.0)
+    (tmp_path / "a").write_text("text of some length")
+    identity = open_corpus(CorpusConfig(data=str(tmp_path))).identity
+    (remembered,) = cache_folder().glob("scan-*.json")
+    content = remembered.read_bytes()
+    for place in range(70, len(content), 7):
+        remembered.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert open_corpus(CorpusConfig(data=str(tmp_path))).identity == identity
+    for content in (b"", b"[" * 10**5, b"null"):
+        remembered.write_bytes(content)
+        assert open_corpus(CorpusConfig(data=str(tmp_path))).identity == identity
 
 
 def test_large_corpora_are_not_read_again_by_every_process(tmp_path, monkeypatch):
