@@ -1,6 +1,7 @@
 """The task lm-eval: figures are those of lm-eval itself, and every document is accounted for."""
 
 import json
+import os
 import math
 import random
 from pathlib import Path
@@ -269,6 +270,14 @@ def test_a_damaged_data_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused() -> None:
     with pytest.raises(RequestError, match="--include-path nowhere: there is no such folder"):
         LmEvalTask(LmEvalConfig(include_path="nowhere")).prepare()
+
+
+@pytest.mark.parametrize("name", ["x.yaml", "data.jsonl"])
+def test_a_folder_that_cannot_be_read_whole_is_refused(tmp_path, name):
+    (tmp_path / "owner").mkdir()
+    os.mkfifo(tmp_path / "owner" / name)
+    with pytest.raises(RequestError, match=f"owner/{name}: it is a FIFO, and no ordinary file\nrepair or remove it$"):
+        LmEvalTask(LmEvalConfig(include_path=str(tmp_path))).prepare()
 
 
 def test_a_suite_that_runs_code_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where text is kept once it has been unpacked or fetched."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -45,16 +46,20 @@ def other_folder(folder: Path, error: OSError) -> Path | None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder of the cache. Raises OSError."""
-    temporary = _temporary()
-    if folder.is_relative_to(temporary):
-        # No one else's umask decides whether others may write there.
-        temporary.parent.mkdir(mode=0o700, exist_ok=True)
+    # Whatever fails with the first fails with the second again.
+    with contextlib.suppress(OSError):
+        own = _own_temporary()
+        if folder.is_relative_to(own):
+            own.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _temporary() -> Path:
-    """The user's own folder among the temporary files. Raises RequestError when it is somebody else's."""
-    folder = Path(tempfile.gettempdir()) / f"seqbench-{os.getuid()}"
+    """The cache among the temporary files. Raises RequestError when it is somebody else's, or has no place."""
+    try:
+        folder = _own_temporary()
+    except OSError as error:
+        raise RequestError(f"there is no place for a cache ({error}); name a folder in {CACHE_VARIABLE}") from error
     try:
         status = folder.lstat()
     except OSError:
@@ -64,3 +69,8 @@ def _temporary() -> Path:
             f"{folder} can be written by others; name a folder of your own in the variable {CACHE_VARIABLE}"
         )
     return folder / "text"
+
+
+def _own_temporary() -> Path:
+    """The folder of this user's among the temporary files. Raises OSError when no place for such files is known."""
+    return Path(tempfile.gettempdir()) / f"seqbench-{os.getuid()}"

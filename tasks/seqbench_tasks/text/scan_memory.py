@@ -6,6 +6,7 @@ import hashlib
 import time
 from pathlib import Path
 
+from seqbench.errors import RequestError
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.files import read_record, write_record
 from seqbench_tasks.text.scan import TextFacts, scan_file
@@ -29,12 +30,13 @@ class ScanMemory:
 
     def __init__(self, root: Path) -> None:
         key = f"{_VERSION}\n".encode() + bytes(root.absolute())
-        self._path = cache_folder() / f"scan-{hashlib.sha256(key).hexdigest()[:32]}.json"
+        self._path: Path | None = None
         self._known: dict[str, dict[str, object]] = {}
         self._kept: dict[str, dict[str, object]] = {}
         self._bytes_read = 0
-        # Otherwise nothing is known, and everything is looked at.
-        with contextlib.suppress(OSError, ValueError):
+        # Otherwise nothing is known, and everything is looked at: who has no place for a cache needs none for this.
+        with contextlib.suppress(RequestError, OSError, ValueError):
+            self._path = cache_folder() / f"scan-{hashlib.sha256(key).hexdigest()[:32]}.json"
             self._known = read_record(self._path)
 
     def facts(self, path: Path) -> TextFacts:
@@ -52,7 +54,7 @@ class ScanMemory:
 
     def keep(self) -> None:
         """Write down what is known now, when finding it out took a while and there is a place for it."""
-        if self._bytes_read >= _WORTH_BYTES:
+        if self._path is not None and self._bytes_read >= _WORTH_BYTES:
             # Otherwise the next process finds it out again.
             with contextlib.suppress(OSError):
                 write_record(self._path, self._kept)

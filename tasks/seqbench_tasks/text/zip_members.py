@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import IO, Any, cast
 
 from seqbench_tasks.text.damage import DAMAGE, Damage, described, require_plausible
 from seqbench_tasks.text.members import Member
-from seqbench_tasks.text.records import BadRecord
+from seqbench_tasks.text.records import BadRecord, LeftOut
 
 # Bit of a member's flags (APPNOTE.TXT 4.4.4).
 _ENCRYPTED = 1
@@ -38,7 +39,7 @@ class _Bounded(io.RawIOBase):
         return len(data)
 
 
-def zip_members(stream: IO[bytes]) -> Iterator[Member | BadRecord]:
+def zip_members(stream: IO[bytes]) -> Iterator[Member | BadRecord | LeftOut]:
     """The files of an archive in which one can jump. Each damaged one is a bad record, and so is what no member is.
 
     Raises one of `DAMAGE` where the archive has no readable directory.
@@ -49,6 +50,9 @@ def zip_members(stream: IO[bytes]) -> Iterator[Member | BadRecord]:
             name = f"/{member.filename}"
             if member.flag_bits & _ENCRYPTED:
                 yield BadRecord(name, "it is encrypted")
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                # Its content is the path that it leads to.
+                yield LeftOut(name, "a link")
             elif member.is_dir() and not member.file_size:
                 continue
             elif member.is_dir():

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
@@ -158,6 +159,18 @@ def test_what_a_zip_archive_does_not_list_is_named():
     assert "says that it has 2 members, and lists 1" in read("x.zip", bytes(shorter))[1][""]
     for size in range(len(whole)):
         assert not read("x.zip", whole[:size])[0] and read("x.zip", whole[:size])[1]
+
+
+def test_links_in_a_zip_archive_are_left_out_and_said():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        link = zipfile.ZipInfo("l")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "a")
+        archive.writestr("a", "a")
+        archive.writestr("folder/", "")
+        archive.writestr(".hidden", "h")
+    assert read("x.zip", buffer.getvalue()) == ({"/a": b"a"}, {}, {"/l": "a link", "/.hidden": "hidden"})
 
 
 def test_archives_that_hold_themselves_come_to_an_end():

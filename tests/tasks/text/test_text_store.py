@@ -246,6 +246,8 @@ def test_without_a_home_folder_texts_are_unpacked_among_the_temporary_files(tmp_
     (folder,) = homeless.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.glob("text/*/*.bin"))) == 1
     folder.chmod(0o777)
+    (tmp_path / "x.txt").write_text("a text of some length")
+    open_corpus(CorpusConfig(data=str(tmp_path / "x.txt")))
     with pytest.raises(RequestError, match=r"can be written by others; name a folder of your own .* SEQBENCH_CACHE"):
         open_corpus(CorpusConfig(data=str(tmp_path / "x.gz")))
 
