@@ -27,12 +27,14 @@ class TrainedModel:
         tokenizer: the model's own; None for a model that takes bytes, or the ids of its task.
         plan: of the run; None for a checkpoint.
         predictor: the model as tasks see it.
+        sha256: hash of the run, or of everything that is read of the checkpoint.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     plan: RunPlan | None
     predictor: ModelPredictor
+    sha256: str
 
 
 def load_run(path: Path) -> TrainedModel:
@@ -54,7 +56,9 @@ def load_run(path: Path) -> TrainedModel:
     if damage is not None:
         raise damage
     model = load_trained(plan, folder)
-    return TrainedModel(model, plan.model.tokenizer(), plan, predictor_of(plan, model))
+    run = folder.read_run()
+    assert run is not None
+    return TrainedModel(model, plan.model.tokenizer(), plan, predictor_of(plan, model), run["hash"])
 
 
 @fixed_surroundings()
@@ -71,12 +75,13 @@ def load_checkpoint(name: str, model: str, device: torch.device, precision: str)
     """
     refuse_variables()
     plugin = find_model(model)
-    if plugin.checkpoint_sha256() is None:
+    sha256 = plugin.checkpoint_sha256()
+    if sha256 is None:
         weights = find_initial_weights(name, plugin)
         config = weights.settings
-        network = load_weights(plugin.build(config), weights.folder)
+        network, sha256 = load_weights(plugin.build(config), weights.folder), weights.sha256
     else:
         config = plugin.presets[plugin.default_preset]
         network = plugin.build(config)
     predictor = ModelPredictor.of(plugin, config, network, device, precision)
-    return TrainedModel(network, plugin.tokenizer(), None, predictor)
+    return TrainedModel(network, plugin.tokenizer(), None, predictor, sha256)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import TOY, Bench
+from local_hub import local_hub
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -287,3 +289,33 @@ def test_a_run_of_a_model_type_is_decided_by_the_defaults_of_transformers() -> N
     resolved = identity["model"]["resolved_config"]
     assert resolved["rms_norm_eps"] == LlamaConfig().rms_norm_eps and resolved["hidden_act"] == "silu"
     assert "transformers_version" not in resolved
+
+
+def test_a_model_of_the_hub_has_the_hash_of_its_files_and_loads_from_the_cache_again(
+    bench: Bench, saved: Path, tmp_path: Path
+) -> None:
+    cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    command = ("run", "--model", "hf:somebody/tiny", *TOY[2:], "--set", "steps=0", "--json", "--runs", str(tmp_path))
+    with local_hub({"somebody/tiny": saved}) as address:
+        first = bench.fresh(*command, HF_ENDPOINT=address, **cache)
+    assert first.code == 0, first.err
+    (run,) = tmp_path.glob("*/hf-somebody-tiny-*/run.json")
+    identity = json.loads(run.read_text())["identity"]["model"]
+    assert identity["initial_weights"] == digest(saved)
+    # The server is gone.
+    again = bench.fresh(*command, "--output", str(tmp_path / "again"), HF_ENDPOINT=address, **cache)
+    assert again.code == 0, again.err
+    assert again.json["measurements"] == first.json["measurements"] and again.json["hash"] == first.json["hash"]
+
+
+def test_a_run_is_not_tested_again_with_other_files_than_it_was_made_with(bench: Bench, folder: Path) -> None:
+    command = ("run", "--model", f"hf:{folder}", *TOY[2:], "--set", "steps=0", "--json")
+    before = bench(*command, "--output", "before").json
+    assert bench("verify", "before").code == 0
+    CHANGES["rope_theta"](folder)
+    after = bench(*command, "--output", "after").json
+    assert after["hash"] != before["hash"]
+    refused = bench("verify", "before")
+    assert refused.code == 2 and f"was made with other files than those of hf:{folder} now" in refused.err
+    refused = bench(*command, "--output", "before")
+    assert refused.code == 2 and "holds another run" in refused.err

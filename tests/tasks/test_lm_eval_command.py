@@ -15,6 +15,8 @@ from lm_eval.api.model import LM
 from lm_eval_data import byte_model, token_model, tokenizer
 
 import seqbench_tasks.lm_eval_suites
+from pmnet_plugin.configuration import PMNetConfig
+from seqbench.checkpoint_files import checkpoint_digest
 from seqbench.errors import RequestError
 from seqbench.plan import resolve
 from seqbench.request import RunRequest
@@ -69,14 +71,18 @@ def test_lm_evals_own_command_measures_a_run_and_a_checkpoint_alike(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     result = run.read_result()
     assert result is not None
-    for number, arguments in enumerate((f"run={run.path}", f"pretrained={checkpoint},model=pmnet")):
+    digest = checkpoint_digest(checkpoint, PMNetConfig.from_pretrained(checkpoint))
+    models = {f"run={run.path}": result["hash"], f"pretrained={checkpoint},model=pmnet": digest}
+    for number, (arguments, sha256) in enumerate(models.items()):
         typed = ["--model", "bench", "--model_args", arguments, "--tasks", "stdlib_excerpts", "--limit", "3"]
         output = tmp_path / f"{number}.json"
         options = ["--include_path", str(TINY), "--batch_size", "8", "--output_path", str(output)]
         monkeypatch.setattr(sys, "argv", ["bench-lm-eval", *typed, *options])
         command.main()
         (written,) = tmp_path.glob(f"{number}_*.json")
-        found = json.loads(written.read_text())["results"]["stdlib_excerpts"]["bits_per_byte,none"]
+        told = json.loads(written.read_text())
+        assert told["config"]["model_sha"] == sha256
+        found = told["results"]["stdlib_excerpts"]["bits_per_byte,none"]
         assert found == pytest.approx(bits_per_byte(result), rel=1e-6)
 
 

@@ -59,9 +59,14 @@ class BenchLM(PredictorLM):
             raise RequestError(
                 f"the model knows {known:,} token ids and text has {vocab_size:,}; name one that reads text"
             )
+        self._sha256 = trained.sha256
         super().__init__(
             trained.predictor, text_ids(trained.tokenizer), known, _rows(batch_size, max_batch_size), max_length
         )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval's results say of the model besides its arguments: a place may hold another one tomorrow."""
+        return {"model_sha": self._sha256}
 
 
 def _load(
