@@ -6,7 +6,6 @@ from typing import Any
 from seqbench.comparison import GridRun
 from seqbench.errors import RequestError
 from seqbench.store.damage import DamagedFile
-from seqbench.store.files import read_json_lines
 from seqbench.store.run_folder import RunFolder
 
 # What decides speed, in environment.json.
@@ -103,7 +102,7 @@ def _same_prefix(cell: GridRun, result: Mapping[str, Any], other_cell: GridRun, 
 
 
 def _order_by_step(cell: GridRun) -> dict[int, str]:
-    rows = read_json_lines(_trained_in(cell).metrics)
+    rows = _trained_in(cell).read_log()
     return {row["step"]: row["data_order_sha256"] for row in rows if row["kind"] == "train"}
 
 

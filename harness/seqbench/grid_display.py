@@ -95,9 +95,9 @@ class GridDisplay:
             if line is None:
                 continue
             if self._bars is not None:
-                self._bars.update(self._tasks[number], completed=line["progress"], loss=f"loss {line['loss']:.3f}")
+                self._bars.update(self._tasks[number], completed=line["progress"], loss=_loss(line["loss"]))
             else:
-                self._say(number, cell, f"{line['progress']:.0%}  loss {line['loss']:.3f}")
+                self._say(number, cell, f"{line['progress']:.0%}  {_loss(line['loss'])}")
 
     def _say(self, number: int, cell: GridRun, message: str) -> None:
         print_line(self._console, f"[{number + 1}/{self._runs}] {_name(cell)}: {message}")
@@ -109,6 +109,10 @@ class GridDisplay:
     def _forget(self, number: int) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._tasks.pop(number))
+
+
+def _loss(value: float | None) -> str:
+    return "loss not finite" if value is None else f"loss {value:.3f}"
 
 
 def _name(cell: GridRun) -> str:

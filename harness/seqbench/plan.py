@@ -1,8 +1,6 @@
 """A request resolved into everything that decides a run's numbers, and the identity that follows from it."""
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from seqbench.kernels import asked_paths, check_request
 from seqbench.matching import TOLERANCE, Match, ParameterBudget, match_parameters
 from seqbench.registry import find_model, find_task
 from seqbench.request import RunRequest
+from seqbench.store.identity import hash_of
 from seqbench.suggestions import did_you_mean
 from seqbench.task_data import config_identity, make_task
 from seqbench.training.budget import TrainingBudget
@@ -185,11 +184,6 @@ def resolve(request: RunRequest) -> RunPlan:
         kernels=kernels,
         threads=request.threads,
     )
-
-
-def hash_of(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of an identity in canonical JSON, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def ablation_names(model: ModelPlugin[Any]) -> list[str]:

@@ -35,7 +35,6 @@ from seqbench.store.attempts import forget_attempts, record_attempt
 from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
     finite,
-    read_json_lines,
     write_folder_atomically,
     write_json_lines,
     write_text,
@@ -121,12 +120,12 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
             result = _attempt(plan, model, training, folder, differences)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
-        folder.write_result(result)
+        stored = folder.write_result(result)
         forget_attempts(folder)
         if result["status"] == "complete":
             _records(plan, folder).remove()
-        # What is stored, so that the same command prints the same again.
-        return finite(result)
+        # So that the same command prints the same again.
+        return finite(stored)
 
 
 def _read_only(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -> dict[str, Any] | None:
@@ -224,8 +223,9 @@ def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, 
         # The environment stays that of the process that was at work: it decides whether the run goes on to the bit.
         if folder.read_run() is None:
             _enter(plan, folder)
-        folder.write_result(result)
+        stored = folder.write_result(result)
         forget_attempts(folder)
+        return finite(stored)
     return result
 
 
@@ -277,7 +277,7 @@ def _attempt(
                 taken_paths(), (training or {}).get("kernels", {}).get("taken", {}), *_logged_paths(folder)
             )
         result = with_kernel_paths(plan, {**header(plan), **known, **measured}, taken)
-        result["notes"] = [*known["notes"], *diagnostics_notes(read_json_lines(folder.metrics))]
+        result["notes"] = [*known["notes"], *diagnostics_notes(folder.read_log())]
         if training is None:
             write_text(folder.model / "README.md", model_card(result, model))
         return result
@@ -297,9 +297,7 @@ def _all_taken(*records: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 def _logged_paths(folder: RunFolder) -> list[dict[str, list[str]]]:
     """What earlier processes have logged of the paths that ran, up to the checkpoint from which the run went on."""
-    if not folder.metrics.exists():
-        return []
-    return [row["taken"] for row in read_json_lines(folder.metrics) if row["kind"] == "kernels"]
+    return [row["taken"] for row in folder.read_log() if row["kind"] == "kernels"]
 
 
 def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, differences: list[str]) -> dict[str, Any]:
@@ -362,7 +360,7 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, di
 
 def _continued(folder: RunFolder) -> dict[str, Any]:
     """Where the run went on in other circumstances than it was begun in; nothing where it did not."""
-    rows = [row for row in read_json_lines(folder.metrics) if row["kind"] == "continued"]
+    rows = [row for row in folder.read_log() if row["kind"] == "continued"]
     return {"continued": [{key: row[key] for key in ("step", "differences")} for row in rows]} if rows else {}
 
 

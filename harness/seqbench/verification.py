@@ -16,6 +16,7 @@ from seqbench.runner import evaluate_trained, load_trained
 from seqbench.store.files import finite
 from seqbench.store.run_folder import RunFolder
 from seqbench.stored_plan import stored_plan
+from seqbench.training.checkpoint import damaged_checkpoints
 from seqbench.training.data_order import DataOrderHash
 
 # Other hardware, threads or libraries round otherwise: a continuous figure may differ in its fourth digit, and one
@@ -71,14 +72,22 @@ def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None) -> lis
     elsewhere += _other_paths(result, taken_paths())
     exact = not elsewhere
     detail = "as then: figures must be equal" if exact else f"figures may differ by rounding: {', '.join(elsewhere)}"
-    damages = [str(damage).splitlines()[0] for damage in folder.damages()]
     return [
         Finding("machine", True, detail),
-        Finding("files", not damages, "; ".join(damages) or "equal to their checksums"),
+        _files(folder, trained),
         _equal("parameters by group", result["parameters"], parameters),
         *_compare_measurements(result["measurements"], evaluation.measurements, exact),
         _equal("order of the training data", result["data_order_sha256"], _data_order(plan, result)),
     ]
+
+
+def _files(folder: RunFolder, trained: RunFolder) -> Finding:
+    """Whether all files are as they were written; what was removed, or never had a checksum, is told."""
+    folders = [folder] if trained is folder else [folder, trained]
+    damages = [damage for each in folders for damage in (*each.damages(), *damaged_checkpoints(each.checkpoints))]
+    told = [str(damage).splitlines()[0] for damage in damages]
+    remarks = [remark for each in folders for remark in each.remarks()]
+    return Finding("files", not damages, "; ".join([*told, *remarks]) or "equal to their checksums")
 
 
 def _equal(what: str, stored: Any, found: Any) -> Finding:

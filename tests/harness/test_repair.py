@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stored_run import DAMAGES, NO_PROCESS, RUN, log_lines, opened
+from stored_results import result
+from stored_run import DAMAGES, NO_PROCESS, OTHER_RUN, RUN, log_lines, opened, train
 
 from seqbench.errors import RequestError
 from seqbench.store.damage import DamagedFile
-from seqbench.store.files import read_json_lines, write_folder_atomically, write_json_lines, write_text
+from seqbench.store.files import write_folder_atomically, write_json_lines, write_text
 from seqbench.store.repair import repair
 from seqbench.store.run_folder import RunFolder
 
@@ -19,18 +20,24 @@ def folder(tmp_path):
     return opened(tmp_path / "deep" / "run")
 
 
-RESULT = {"schema": 1, "status": "complete", "model": {}, "task": {}, "value": 0.123456789}
+RESULT = {"schema": 1, **result(), "value": 0.123456789}
 
 
 @pytest.fixture
 def finished(folder):
     """A run with everything that a result rests on."""
-    log_lines(folder, {"kind": "train", "step": 1, "loss": 2.5}, {"kind": "train", "step": 2, "loss": 1.5})
+    log_lines(folder, train(1), train(2))
     write_json_lines(folder.items, [{"index": 0, "accuracy": 1.0}])
     write_folder_atomically(folder.model, lambda path: (path / "model.safetensors").write_bytes(b"w" * 100))
     (folder.model / "README.md").write_text("about the model")
     folder.write_result(RESULT)
     return folder
+
+
+def stored(folder):
+    """The result that can be relied on, as it was given."""
+    found = folder.finished_result(RUN["hash"])
+    return found and {key: value for key, value in found.items() if key != "files"}
 
 
 def everything(folder):
@@ -40,7 +47,7 @@ def everything(folder):
 def test_a_sound_run_is_left_as_it_is(finished, capsys):
     before = everything(finished)
     repair(finished, RUN)
-    assert finished.finished_result(RUN["hash"]) == RESULT
+    assert stored(finished) == RESULT
     assert everything(finished) == before
     assert capsys.readouterr().err == ""
 
@@ -71,7 +78,13 @@ def test_a_damaged_file_is_named_and_set_aside_and_its_result_is_no_longer_shown
 def test_a_bit_of_a_request_that_has_changed_is_noticed_and_mended(folder, capsys):
     path = folder.path / "run.json"
     whole = path.read_bytes()
-    for damage in (b"", b"\0" * 50, whole[:-9], whole.replace(b'"seed": 0', b'"seed": 1'), whole.replace(b"aa", b"ab")):
+    for damage in (
+        b"",
+        b"\0" * 50,
+        whole[:-9],
+        whole.replace(b'"seed": 0', b'"seed": 1'),
+        whole.replace(RUN["hash"].encode(), OTHER_RUN["hash"].encode()),
+    ):
         path.write_bytes(damage)
         repair(folder, RUN)
         assert path.read_bytes() == whole
@@ -80,12 +93,11 @@ def test_a_bit_of_a_request_that_has_changed_is_noticed_and_mended(folder, capsy
 
 
 def test_a_request_is_mended_also_after_a_crash_in_between_and_never_for_another_run(folder):
-    other = {"hash": "b" * 64, "identity": {**RUN["identity"], "seed": 7}}
     (folder.path / "run.json").write_bytes(b"")
     with pytest.raises(DamagedFile):
-        repair(folder, other)
+        repair(folder, OTHER_RUN)
     (folder.path / "run.json").unlink()
-    repair(folder, other)
+    repair(folder, OTHER_RUN)
     assert folder.read_run() is None
     repair(folder, RUN)
     assert folder.read_run() == RUN
@@ -101,38 +113,37 @@ def test_a_damaged_environment_is_set_aside_and_written_again(folder, capsys):
 
 def test_a_damaged_line_of_the_log_is_left_out_and_costs_no_training(finished, capsys):
     content = finished.metrics.read_bytes()
-    finished.metrics.write_bytes(content.replace(b'{"kind": "train", "step": 1', b'{"ki\0d": "train", "step": 1'))
+    finished.metrics.write_bytes(content.replace(b'{"kind": "train", "step": 1', b'{"kind": "tra\0n", "step": 1'))
     repair(finished, RUN)
     assert "metrics.jsonl is damaged (line 1 cannot be read; left out)" in capsys.readouterr().err
-    assert [row["step"] for row in read_json_lines(finished.metrics)] == [2]
+    rows = finished.read_log()
+    assert [(row["kind"], row["step"]) for row in rows] == [("train", 2), ("damage", 0)]
     assert (finished.path / "metrics.jsonl.corrupt-1").exists()
-    assert finished.finished_result(RUN["hash"]) == RESULT
+    assert stored(finished) == RESULT
 
 
 def test_what_people_change_or_take_away_is_not_damaged(finished, capsys):
     (finished.model / "README.md").write_text("my own words")
     repair(finished, RUN)
     shutil.rmtree(finished.model)
-    finished.items.unlink()
     repair(finished, RUN)
-    assert finished.finished_result(RUN["hash"]) == RESULT
+    assert stored(finished) == RESULT
     assert capsys.readouterr().err == ""
 
 
 def test_a_result_of_a_newer_version_is_refused_and_stays(finished):
     path = finished.path / "result.json"
-    (finished.path / "SHA256SUMS").unlink()
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    finished.vouch_for(["result.json"])
     with pytest.raises(RequestError, match="has schema 2 and this version of seqbench knows 1; install the version"):
         repair(finished, RUN)
     assert path.exists()
 
 
 def test_the_folder_of_another_run_or_program_is_not_repaired(finished, tmp_path):
-    other = {"hash": "b" * 64, "identity": {**RUN["identity"], "seed": 7}}
     finished.items.write_bytes(b"")
     before = everything(finished)
-    repair(finished, other)
+    repair(finished, OTHER_RUN)
     assert everything(finished) == before
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("do not touch")

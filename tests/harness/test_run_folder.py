@@ -9,10 +9,10 @@ import threading
 import time
 
 import pytest
-from stored_run import RUN, log_lines, opened
+from stored_run import DIGITS, OTHER_RUN, RUN, evaluation, log_lines, opened, train
 
 from seqbench.errors import Busy, RequestError
-from seqbench.store.files import read_json_lines, remove_folder
+from seqbench.store.files import remove_folder
 from seqbench.store.lock import acquire
 from seqbench.store.run_folder import RunFolder
 
@@ -29,9 +29,8 @@ def test_a_run_folder_is_made_with_its_parents_and_entered_again(folder):
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(folder):
-    other = {"hash": "b" * 64, "identity": {**RUN["identity"], "seed": 7}}
-    with pytest.raises(RequestError, match=r"holds another run \(toy on recall, seed 0, aaaaaaaa\), not .* seed 7"):
-        folder.open(other, {})
+    with pytest.raises(RequestError, match=rf"holds another run \(toy on recall, seed 0, {DIGITS}\), not .* seed 7"):
+        folder.open(OTHER_RUN, {})
     assert folder.read_run() == RUN
 
 
@@ -134,7 +133,7 @@ def test_a_lock_on_a_folder_that_was_removed_and_made_again_is_no_lock(tmp_path)
 
 
 def test_a_line_that_does_not_fit_on_the_disk_is_not_half_in_the_log(folder, monkeypatch):
-    log_lines(folder, {"kind": "train", "step": 1})
+    log_lines(folder, train(1))
     write, calls = os.write, []
 
     def half(descriptor, content):
@@ -145,20 +144,19 @@ def test_a_line_that_does_not_fit_on_the_disk_is_not_half_in_the_log(folder, mon
 
     monkeypatch.setattr(os, "write", half)
     with pytest.raises(OSError, match="No space left"):
-        folder.log({"kind": "train", "step": 2})
+        folder.log(train(2))
     monkeypatch.undo()
-    log_lines(folder, {"kind": "train", "step": 3})
-    assert [row["step"] for row in read_json_lines(folder.metrics)] == [1, 3]
+    log_lines(folder, train(3))
+    assert [row["step"] for row in folder.read_log()] == [1, 3]
 
 
 def test_the_log_goes_back_to_the_checkpoint_that_a_run_goes_on_from(folder):
-    train, evaluation = {"kind": "train"}, {"kind": "evaluation"}
-    rows = [{**train, "step": 2}, {**evaluation, "step": 2}, {**train, "step": 4}, {**evaluation, "step": 4}]
-    log_lines(folder, *rows, {**train, "step": 6})
+    rows = [train(2, losses=[3, 2]), evaluation(2), train(4, losses=[2, 1]), evaluation(4)]
+    log_lines(folder, *rows, train(6))
     metrics = folder.path / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"kind": "train", "st')
     folder.rewind_metrics(4)
     # The evaluation at step 4 came after the checkpoint and will be made again.
-    assert read_json_lines(metrics) == rows[:3]
-    log_lines(folder, {**train, "step": 6})
-    assert read_json_lines(metrics) == [*rows[:3], {**train, "step": 6}]
+    assert folder.read_log() == rows[:3]
+    log_lines(folder, train(6))
+    assert folder.read_log() == [*rows[:3], train(6)]

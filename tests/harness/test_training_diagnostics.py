@@ -13,7 +13,7 @@ from toy_task import Recall, RecallSettings
 from seqbench.plan import resolve
 from seqbench.request import RunRequest
 from seqbench.runner import execute
-from seqbench.store.files import finite, read_json_lines
+from seqbench.store.files import finite
 from seqbench.store.run_folder import RunFolder
 from seqbench.training.diagnostics import Diagnostics
 from seqbench.training.gradient_norms import group_by_module, module_gradient_norms, module_of
@@ -64,7 +64,7 @@ def run(tmp_path):
         plan = resolve(RunRequest(f"toy_diagnostics:{model}", "toy_task:Recall", changes=settings))
         folder = RunFolder(tmp_path / plan.folder_name)
         result = execute(plan, folder, tmp_path)
-        log = read_json_lines(folder.path / "metrics.jsonl")
+        log = folder.read_log()
         weights = (folder.path / "model" / "model.safetensors").read_bytes()
         return SimpleNamespace(result=result, log=log, weights=weights)
 

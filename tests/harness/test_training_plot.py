@@ -10,8 +10,8 @@ from seqbench.report.training_figure import training_figure
 from seqbench.report.training_log import arrange_log
 from seqbench.report.training_plot import plot_training
 from seqbench.request import RunRequest
-from seqbench.store.files import json_line
 from seqbench.store.run_folder import RunFolder
+from seqbench.store.sealed import sealed_line
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -22,7 +22,8 @@ def plan():
 
 
 def trained(step, losses, gradient_norms=None, **modules):
-    row = {"kind": "train", "step": step, "losses": losses, "gradient_norms": gradient_norms or losses}
+    means = {"loss": 1.0, "progress": 0.5, "data_order_sha256": ""}
+    row = {"kind": "train", "step": step, **means, "losses": losses, "gradient_norms": gradient_norms or losses}
     return row | ({"module_gradient_norms": modules} if modules else {})
 
 
@@ -225,13 +226,15 @@ def test_the_picture_is_drawn_from_the_log_alone(tmp_path, plan):
     folder = RunFolder(tmp_path)
     assert not plot_training(folder, plan)
     log = tmp_path / "metrics.jsonl"
-    log.write_text(json_line(evaluated(0, measured("accuracy", 0.5))))
+    log.write_text(sealed_line(evaluated(0, measured("accuracy", 0.5))))
     assert not plot_training(folder, plan)
     # A run of an earlier version, whose lines have no values by step.
-    log.write_text(json_line({"kind": "train", "step": 2, "loss": 1.0, "gradient_norm": 1.0}))
+    log.write_text(
+        sealed_line({key: value for key, value in trained(2, [1.0]).items() if key not in ("losses", "gradient_norms")})
+    )
     assert not plot_training(folder, plan)
     assert not folder.training_plot.exists()
-    log.write_text("".join(map(json_line, TRAINED)) + '{"kind": "tr')
+    log.write_text("".join(map(sealed_line, TRAINED)) + '{"kind": "tr')
     assert plot_training(folder, plan)
     assert folder.training_plot.read_bytes().startswith(PNG)
 

@@ -8,6 +8,8 @@ import pytest
 from command_line import TOY, Bench
 from safetensors.torch import load_file, save_file
 
+from seqbench.store.run_folder import RunFolder
+
 RUN = ("run", *TOY)
 
 
@@ -27,7 +29,7 @@ def changed(finished: Path, tmp_path: Path) -> Path:
 def edit(path: Path, **changes: object) -> None:
     """Change a stored file by hand, as if it had been written so."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    (path.parent / "SHA256SUMS").unlink(missing_ok=True)
+    RunFolder(path.parent).vouch_for([path.name])
 
 
 def failing(bench: Bench, folder: Path) -> list[str]:
@@ -106,7 +108,7 @@ def test_a_changed_request_other_versions_and_unfinished_runs_are_refused(bench:
 
 
 def test_a_run_of_another_version_is_refused_naming_both(bench: Bench, changed: Path) -> None:
-    from seqbench.plan import hash_of
+    from seqbench.store.identity import hash_of
 
     run = json.loads((changed / "run.json").read_text())
     run["identity"]["task"]["version"] = "0"

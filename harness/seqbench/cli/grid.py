@@ -38,8 +38,8 @@ from seqbench.report.results import Result, overall
 from seqbench.report.run_plots import draw_what_is_missing
 from seqbench.runner import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
-from seqbench.store.damage import set_aside
-from seqbench.store.files import finite, remove_leftovers, write_json, write_text
+from seqbench.store.comparison_file import compared_runs, sealed_comparison, write_comparison
+from seqbench.store.files import finite, remove_leftovers, write_text
 
 Report = Callable[[Sequence[Result], ReadItems], Document]
 
@@ -104,7 +104,7 @@ def carry_out(
     results = with_hardware(grid, results)
     curves = cumulative_curves(results, _curve_reader(grid))
     document = with_cumulative(report(results, _item_reader(grid)), results, curves)
-    content = finite({"schema": 1, "runs": hashes, "results": results, **document.data})
+    content = sealed_comparison(finite({"schema": 1, "runs": hashes, "results": results, **document.data}))
     drawn, problem = _try_to_store(folder, results, document, content, curves)
     if as_json:
         click.echo(json.dumps(content, indent=2))
@@ -181,7 +181,7 @@ def _store(
     curves: Sequence[CumulativeCurve],
 ) -> list[Path]:
     """Write all files of a comparison; returns the plots, none when there is nothing to draw."""
-    write_json(folder / "comparison.json", content)
+    write_comparison(folder / "comparison.json", content)
     recorder = Console(record=True, width=FILE_WIDTH, file=io.StringIO())
     recorder.print(document)
     write_text(folder / "table.txt", recorder.export_text())
@@ -195,7 +195,7 @@ def _store(
 def _make_folder(folder: Path, hashes: list[str], needs_no_writing: bool) -> None:
     """Create the folder. Raises RequestError when it holds something else, or has to be written and cannot be."""
     try:
-        stored = _runs_of(folder / "comparison.json")
+        stored = compared_runs(folder / "comparison.json", hashes)
         if (folder / "run.json").exists() or stored not in (None, hashes):
             raise RequestError(f"{folder} holds another run or comparison; choose another folder with --output")
     except OSError as error:
@@ -227,16 +227,3 @@ def _cannot_write(folder: Path, error: OSError) -> RequestError | Circumstance:
     return RequestError(
         f"cannot write to {folder}: {error.strerror}\ngive a folder that you can write to with --output or --runs"
     )
-
-
-def _runs_of(path: Path) -> object:
-    """The runs that a stored comparison is made of, or None where there is none; a damaged one is set aside."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (LookupError, TypeError):
-        return "not a comparison"
-    except ValueError as error:
-        set_aside(path, path, str(error))
-        return None

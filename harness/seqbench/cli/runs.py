@@ -10,7 +10,8 @@ from seqbench.cli.console import console
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Document, Line, Row, Sheet
-from seqbench.store.catalogue import STATES, StoredRun, remove_run, stored_runs
+from seqbench.store.catalogue import STATES, StoredRun, stored_runs
+from seqbench.store.removal import remove_run, require_removable
 
 
 @click.command("runs")
@@ -87,6 +88,9 @@ def _remove(found: list[StoredRun], yes: bool) -> None:
             f"{foreign[0].folder} was not written by this version of bench; remove it by hand, or leave it out with"
             " --state or --hash"
         )
+    for run in found:
+        # Before the first one goes.
+        require_removable(run.folder)
     if not found:
         click.echo("nothing to remove", err=True)
         return

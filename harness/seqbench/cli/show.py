@@ -57,13 +57,16 @@ def _reflowed(text: str) -> str:
 
 def _show_run(path: str, as_json: bool, out: Console) -> None:
     from seqbench.report.table import run_report
+    from seqbench.store.damage import tell
     from seqbench.store.run_folder import RunFolder
 
     folder = RunFolder(Path(path))
-    result = folder.read_result()
+    result = folder.whole_result()
     if result is None:
         state = "holds a run that is not finished; its command goes on" if folder.read_run() else "holds no run"
         raise RequestError(f"{path} {state}")
+    for remark in folder.remarks():
+        tell(f"{path}: {remark}")
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:

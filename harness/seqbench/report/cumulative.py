@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from seqbench.contracts import TaskPlugin
 from seqbench.report.document import Document, Line, Row, Sheet
-from seqbench.report.item_scores import ItemsUnusable
+from seqbench.report.item_scores import ItemsUnusable, read_items
 from seqbench.report.results import Result, by_model, complete, overall_measurement, shown_names, words
 from seqbench.statistics.cumulative import CumulativeDifference, cumulative_differences
 from seqbench.statistics.multiple import holm
-from seqbench.store.files import read_json_lines, write_atomically
+from seqbench.store.files import write_atomically
 
 # Of the part of comparison.json.
 SCHEMA = 1
@@ -75,10 +75,9 @@ def read_item_curves(task: TaskPlugin[Any], path: Path) -> ItemCurves | None:
 
     Raises ItemsUnusable when the file is missing, or the task cannot make a curve of an item.
     """
-    if not path.exists():
-        raise ItemsUnusable(f"{path} is missing")
+    items = read_items(path)
     try:
-        curves = {item["index"]: list(task.item_curve(item)) for item in read_json_lines(path)}
+        curves = {item["index"]: list(task.item_curve(item)) for item in items}
         places = sorted({place for curve in curves.values() for place, _, _ in curve})
         if not places:
             return None

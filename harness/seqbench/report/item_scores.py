@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from seqbench.contracts import TaskPlugin
 from seqbench.report.results import Result, complete, label_of
 from seqbench.statistics.items import ItemComparison, compare_items
+from seqbench.store.damage import DamagedFile
 from seqbench.store.files import read_json_lines
+from seqbench.store.forms import ITEM
 
 # A figure that was summed in single precision differs this much, relatively, from the sum of its items.
 _ROUNDING = 1e-5
@@ -46,14 +48,22 @@ class ItemScores:
 ReadItems = Callable[[Result], ItemScores]
 
 
+def read_items(path: Path) -> list[Any]:
+    """The items in a file. Raises ItemsUnusable when it is missing, or not as it was written."""
+    try:
+        return read_json_lines(path, ITEM)
+    except FileNotFoundError as error:
+        raise ItemsUnusable(f"{path} is missing") from error
+    except DamagedFile as error:
+        raise ItemsUnusable(f"{path} is damaged: {error.why}") from error
+
+
 def read_item_scores(task: TaskPlugin[Any], path: Path, figure: float | None) -> ItemScores:
     """Scores of the items in the file `path`, which must have `figure` as their weighted mean.
 
     Raises ItemsUnusable when the file is missing or empty, the task cannot score an item, or the mean is another.
     """
-    if not path.exists():
-        raise ItemsUnusable(f"{path} is missing")
-    items = read_json_lines(path)
+    items = read_items(path)
     if not items:
         raise ItemsUnusable("the task stores no items")
     try:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqbench.circumstances import in_one_line
+from seqbench.errors import RequestError
 from seqbench.plan import RunPlan
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result
 from seqbench.report.training_plot import plot_training
+from seqbench.store.reader import read_bytes
 from seqbench.store.run_folder import RunFolder
 
 # The last chunk of every PNG: without it the file is cut off.
@@ -40,6 +42,6 @@ def draw_what_is_missing(folder: RunFolder, plan: RunPlan) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a PNG is there to its end."""
     try:
-        return path.read_bytes().endswith(_PNG_END)
-    except OSError:
+        return read_bytes(path).endswith(_PNG_END)
+    except (OSError, RequestError):
         return False

@@ -2,13 +2,13 @@
 
 from seqbench.plan import RunPlan
 from seqbench.report.training_log import arrange_log
-from seqbench.store.files import read_json_lines, write_atomically
+from seqbench.store.files import write_atomically
 from seqbench.store.run_folder import RunFolder
 
 
 def plot_training(folder: RunFolder, plan: RunPlan) -> bool:
     """Draw training.png from metrics.jsonl; False when nothing was trained in this folder."""
-    log = arrange_log(read_json_lines(folder.metrics) if folder.metrics.exists() else [])
+    log = arrange_log(folder.read_log())
     if not len(log.loss.steps):
         return False
     # matplotlib is slow to import and needed nowhere else.

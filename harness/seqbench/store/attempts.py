@@ -4,8 +4,11 @@ import time
 from contextlib import suppress
 
 from seqbench.errors import Circumstance, RequestError
-from seqbench.store.files import append_line, json_line, sort_json_lines
+from seqbench.store.files import append_line
+from seqbench.store.forms import ATTEMPT
+from seqbench.store.reader import read_lines
 from seqbench.store.run_folder import RunFolder
+from seqbench.store.sealed import sealed_line, unsealed
 
 
 def record_attempt(folder: RunFolder, circumstance: Circumstance) -> None:
@@ -17,22 +20,22 @@ def record_attempt(folder: RunFolder, circumstance: Circumstance) -> None:
     }
     with suppress(OSError, RequestError):
         if folder.read_run() is not None:
-            append_line(folder.attempts, json_line(row))
+            append_line(folder.attempts, sealed_line(row))
 
 
 def attempts(folder: RunFolder) -> list[str]:
     """The reasons of all attempts that circumstance has ended since the run was begun; damaged lines do not count."""
-    with suppress(OSError):
-        rows, _ = sort_json_lines(folder.attempts, _is_attempt)
-        return [row["reason"] for row in rows]
-    return []
+    found = []
+    with suppress(OSError, RequestError):
+        for line in read_lines(folder.attempts):
+            with suppress(ValueError):
+                row = unsealed(line.removesuffix(b"\n"))
+                ATTEMPT(row)
+                found.append(row["reason"])
+    return found
 
 
 def forget_attempts(folder: RunFolder) -> None:
     """There is a result: what came before it is no longer of interest."""
     if folder.attempts.exists():
         folder.attempts.unlink()
-
-
-def _is_attempt(row: object) -> bool:
-    return isinstance(row, dict) and row.get("reason") in Circumstance.WORDS

@@ -1,6 +1,5 @@
 """All runs of a store at a glance."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.errors import RequestError
-from seqbench.store.damage import DamagedFile
-from seqbench.store.files import remove_folder, remove_leftovers
+from seqbench.store import names
+from seqbench.store.damage import DamagedFile, ForeignFile, tell
+from seqbench.store.forms import LOG_LINE
+from seqbench.store.log import missing_steps
+from seqbench.store.reader import open_file, parse
+from seqbench.store.removal import finish_removals
 from seqbench.store.run_folder import RunFolder
+from seqbench.store.sealed import has_seal, unsealed
 from seqbench.training.budget import UNITS
 
 STATES = ("complete", "failed", "running", "unfinished", "damaged", "foreign")
@@ -51,45 +55,60 @@ class StoredRun:
 
 
 def stored_runs(runs: Path) -> Iterator[StoredRun]:
-    """Every run below `runs`, in order of folders. Raises RequestError when there is no such folder."""
+    """Every run below `runs`, in order of folders. Raises RequestError when there is no such folder.
+
+    Removals that were killed are finished on the way.
+    """
     if not runs.is_dir():
         raise RequestError(f"there is no folder {runs}; name the store with --runs")
-    for path in sorted(runs.glob("*/*/run.json")):
-        run = None if path.parent.name.startswith(".") else _describe(path.parent)
-        if run is not None:
-            yield run
-
-
-def remove_run(folder: Path) -> None:
-    """Delete a run. Raises Busy while a process is at work on it."""
-    stored = RunFolder(folder)
-    with stored.locked():
-        remove_leftovers(folder.parent, folder.name)
-        remove_folder(folder)
+    for place in _folders(runs):
+        finish_removals(place)
+        for folder in _folders(place):
+            run = _describe(folder)
+            if run is not None:
+                yield run
 
 
 def last_training_line(folder: Path) -> dict[str, Any] | None:
-    """The last line of training in a run's log, or None."""
+    """The last line of training in a run's log that is as it was written, or None; the log may be growing."""
     try:
-        with RunFolder(folder).metrics.open("rb") as file:
+        with open_file(RunFolder(folder).metrics) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().splitlines()
-    except OSError:
+    except (OSError, RequestError):
         return None
+    sealed = any(map(has_seal, lines))
     for line in reversed(lines):
         # The first line here may be cut off, the last one is perhaps being written.
         with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and row.get("kind") == "train":
+            row = unsealed(line) if sealed else parse(line)
+            LOG_LINE(row)
+            if row["kind"] == "train":
                 return row
     return None
 
 
-def _describe(folder: Path) -> StoredRun | None:
-    """What is known of a run, or None when it is removed at this moment."""
+def _folders(place: Path) -> list[Path]:
+    """The folders in a place that may be looked into, hidden ones left out."""
     try:
-        run = RunFolder(folder).read_run()
-        return None if run is None else _read(folder, run)
+        return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        tell(f"{place} cannot be looked into: {error.strerror}")
+        return []
+
+
+def _describe(folder: Path) -> StoredRun | None:
+    """What is known of a run, or None for another kind of folder, and for a run that is removed at this moment."""
+    stored = RunFolder(folder)
+    try:
+        run = stored.read_run()
+        if run is not None:
+            return _read(folder, run)
+        if not folder.is_dir() or stored.named_by() is None:
+            return None
+        return _unreadable(folder, "damaged", f"{folder / names.RUN} cannot be read: it is missing")
+    except ForeignFile as error:
+        return _unreadable(folder, "foreign" if stored.named_by() is None else "damaged", str(error))
     except DamagedFile as error:
         return _unreadable(folder, "damaged", str(error))
     except RequestError as error:
@@ -100,7 +119,7 @@ def _describe(folder: Path) -> StoredRun | None:
 
 def _read(folder: Path, run: dict[str, Any]) -> StoredRun:
     identity = run["identity"]
-    ablation, budget = identity["model"]["ablation"], identity["budget"]
+    ablation, budget = identity["model"].get("ablation"), identity["budget"]
     state, detail = _state(folder)
     # What was tested alone has no line of training; its model has been trained for the whole budget elsewhere.
     line = last_training_line(folder) or {"step": 0, "progress": 1.0 if state == "complete" else 0.0}
@@ -126,18 +145,35 @@ def _state(folder: Path) -> tuple[str, str]:
         return "damaged", _first_line(str(damage))
     result = stored.read_result()
     if result is None:
-        return ("running" if stored.is_locked() else "unfinished"), ""
+        return _unfinished(stored)
     if result["status"] != "complete":
         return "failed", result["failure"]["reason"]
     metric = result["task"]["primary_metric"]
-    overall = [
+    values = [
         entry["value"] for entry in result["measurements"] if entry["metric"] == metric and not entry["coordinates"]
     ]
-    return "complete", f"{metric} {overall[0]:.4g}" if overall and overall[0] is not None else ""
+    told = [f"{metric} {values[0]:.4g}"] if values and values[0] is not None else []
+    return "complete", "; ".join([*told, *stored.remarks()])
+
+
+def _unfinished(stored: RunFolder) -> tuple[str, str]:
+    if stored.is_locked():
+        # The log is being written at this moment.
+        return "running", ""
+    try:
+        rows = stored.read_log()
+    except DamagedFile as damage:
+        return "damaged", _first_line(str(damage))
+    # The log is never behind a checkpoint.
+    numbers = (path.name.removeprefix("step-") for path in stored.checkpoints.glob("step-*") if path.is_dir())
+    step = max((int(digits) for digits in numbers if digits.isdecimal()), default=0)
+    missing = missing_steps(rows, step)
+    return ("damaged", f"{stored.metrics} lacks lines of {missing} of {step} steps") if missing else ("unfinished", "")
 
 
 def _unreadable(folder: Path, state: str, why: str) -> StoredRun:
-    return StoredRun(folder, "?", folder.parent.name, 0, "?", state, 0, 0.0, "?", _first_line(why), _size(folder))
+    known = (RunFolder(folder).named_by() or "?")[:8]
+    return StoredRun(folder, "?", folder.parent.name, 0, known, state, 0, 0.0, "?", _first_line(why), _size(folder))
 
 
 def _first_line(text: str) -> str:
@@ -147,8 +183,8 @@ def _first_line(text: str) -> str:
 def _size(folder: Path) -> int:
     """Bytes of all files; what disappears while a run is at work counts for nothing."""
     total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
+    for place, _, files in os.walk(folder):
+        for name in files:
             with suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total

@@ -15,6 +15,23 @@ class DamagedFile(RequestError):
         self.path, self.why = path, why
 
 
+class ForeignFile(DamagedFile):
+    """A file that is JSON and not of the form that bench writes: damaged, or of another program."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)
+        self.args = (f"{path} was not written by bench ({why}); choose another folder with --output, or move it away",)
+
+
+class SurplusFile(DamagedFile):
+    """A file that nobody has written there, in a folder that is read as a whole."""
+
+
+def tell(message: str) -> None:
+    """One line on standard error."""
+    print(f"bench: {message}", file=sys.stderr, flush=True)
+
+
 def set_aside(path: Path, damaged: Path, why: str) -> None:
     """Rename the file or folder `path` to <name>.corrupt-<n> and say so on standard error.
 
@@ -39,4 +56,4 @@ def _free_name(path: Path) -> Path:
 
 
 def _tell(damaged: Path, why: str, aside: Path) -> None:
-    print(f"bench: {damaged} is damaged ({why}); set aside as {aside.name}", file=sys.stderr, flush=True)
+    tell(f"{damaged} is damaged ({why}); set aside as {aside.name}")

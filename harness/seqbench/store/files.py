@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from seqbench.store.damage import DamagedFile
+from seqbench.store.damage import DamagedFile, set_aside
+from seqbench.store.reader import parse, read_lines
+from seqbench.store.schema import Check, anything
 
 # What is being written, or removed, has a name of its own: .<name>.<process id>.tmp<suffix>.
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)\.tmp(\.\w+)?")
@@ -22,6 +24,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         flush(temporary)
+        if path.is_dir() and not path.is_symlink():
+            set_aside(path, path, "it is a folder, not a file")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -33,14 +37,16 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     A process that ends between the last two steps leaves no folder `path`, and never a part of one.
     """
-    temporary = _temporary_folder(path)
+    temporary = temporary_folder(path)
     temporary.mkdir(parents=True)
     try:
         write(temporary)
         for entry in [*temporary.rglob("*"), temporary]:
             flush(entry)
-        if path.exists():
+        if path.is_dir():
             remove_folder(path)
+        elif os.path.lexists(path):
+            set_aside(path, path, "it is no folder")
         temporary.rename(path)
     finally:
         # Room is made at once: what failed may have failed for want of it.
@@ -49,21 +55,24 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder such that no part of it is left under its name."""
-    doomed = _temporary_folder(path, "removed")
+    """Remove a folder such that no part of it is left under its name; of a link to one, the link alone."""
+    if path.is_symlink():
+        path.unlink()
+        return
+    doomed = temporary_folder(path, "removed")
     path.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Remove what killed processes have left half done directly in `folder`; with `name`, only under that name.
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left half done directly in `folder`, which is bench's.
 
     To be called while this process is writing nothing there.
     """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        if is_temporary(entry) and entry.name.startswith(f".{name}." if name else ".") and not _at_work(entry):
+        if is_temporary(entry) and not _at_work(entry):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -132,35 +141,22 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """The rows of a JSON-lines file; a last line that was cut off by a crash is left out.
+def read_json_lines(path: Path, form: Check = anything) -> list[Any]:
+    """The rows of a JSON-lines file, each of this form; a last line that was cut off by a crash is left out.
 
-    Raises DamagedFile when another line cannot be read.
+    Raises FileNotFoundError when there is none, and DamagedFile when another line cannot be read.
     """
-    rows, unreadable = sort_json_lines(path)
-    if unreadable:
-        raise DamagedFile(path, f"line {unreadable[0]} is not JSON")
-    return rows
-
-
-def sort_json_lines(path: Path, expected: Callable[[Any], bool] = lambda row: True) -> tuple[list[Any], list[int]]:
-    """The rows of a JSON-lines file, and the numbers (from 1) of the lines that are no JSON, or not as `expected`.
-
-    A last line that does not end was cut off by a crash and is among neither.
-    """
-    *lines, _ = path.read_bytes().split(b"\n")
-    rows, unreadable = [], []
-    for number, line in enumerate(lines, start=1):
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.endswith(b"\n"):
+            break
         try:
-            row = json.loads(line)
-        except ValueError:
-            unreadable.append(number)
-            continue
-        if expected(row):
-            rows.append(row)
-        else:
-            unreadable.append(number)
-    return rows, unreadable
+            row = parse(line)
+            form(row)
+        except ValueError as error:
+            raise DamagedFile(path, f"line {number} is not as it was written: {error}") from error
+        rows.append(row)
+    return rows
 
 
 def finite(content: Any) -> Any:
@@ -178,7 +174,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _temporary_folder(path: Path, purpose: str = "written") -> Path:
+def temporary_folder(path: Path, purpose: str = "written") -> Path:
     """A name beside `path` that nothing has."""
     folder = path.with_name(f".{path.name}.{purpose}.{os.getpid()}.tmp")
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import TextIO
@@ -24,10 +25,16 @@ def acquire(folder: Path) -> TextIO:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = (folder / LOCK).open("a")
+            # Not through a link, and a pipe under that name must not make this process wait for a reader.
+            descriptor = os.open(
+                folder / LOCK,
+                os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                0o666,
+            )
         except FileNotFoundError:
             # The folder was removed at this very moment.
             continue
+        lock = os.fdopen(descriptor, "a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,13 +55,21 @@ def acquire(folder: Path) -> TextIO:
 def is_locked(folder: Path) -> bool:
     """Whether a process is at work in the folder."""
     try:
-        with (folder / LOCK).open("rb") as lock:
+        with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
     return False
+
+
+def is_lockable(folder: Path) -> bool:
+    """Whether there is nothing else under the lock's name than a lock."""
+    try:
+        return stat.S_ISREG(os.lstat(folder / LOCK).st_mode)
+    except OSError:
+        return True
 
 
 def holds(folder: Path, lock: TextIO) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from seqbench.errors import RequestError
 from seqbench.store.checksums import CHECKSUMS, checksums, damaged_files
-from seqbench.store.damage import set_aside
+from seqbench.store.damage import DamagedFile, set_aside
 from seqbench.store.files import remove_folder, write_folder_atomically
+from seqbench.store.forms import CHECKPOINT
+from seqbench.store.reader import read_json
 
 SCHEMA = 1
 
@@ -63,12 +66,25 @@ def list_checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def damaged_checkpoints(folder: Path) -> Iterator[DamagedFile]:
+    """Whatever in the checkpoints under `folder` is not as it was written."""
+    for path in sorted(folder.glob("step-*")):
+        if _NAME.fullmatch(path.name):
+            if path.is_dir():
+                yield from damaged_files(path, _FILES)
+            else:
+                yield DamagedFile(path, "it is no folder")
+
+
 def restore_newest(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
     """Load the newest checkpoint that is whole, in place; returns its plain state, or None when there is none.
 
     A damaged one is named on standard error and set aside; nothing of it is loaded. Raises RequestError as
     `load_checkpoint` does.
     """
+    for path in folder.glob("step-*"):
+        if _NAME.fullmatch(path.name) and not path.is_dir():
+            set_aside(path, path, "it is no folder")
     for path in reversed(list_checkpoints(folder)):
         damage = next(damaged_files(path, _FILES), None)
         if damage is None:
@@ -84,7 +100,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.O
     """
     name = _STATE
     try:
-        content = json.loads((path / name).read_text(encoding="utf-8"))
+        content = read_json(path / name, CHECKPOINT)
         if content["schema"] != SCHEMA:
             raise RequestError(
                 f"{path} has schema {content['schema']} and this version of seqbench knows {SCHEMA}; install the"

@@ -35,6 +35,7 @@ def result(model="near", seed=0, values=(0.9, 0.5), reach=4, **changes):
         "seed": seed,
         "precision": "fp32",
         "split": "test",
+        "parameters": {"embedding": 234567, "other": 1000000},
         "parameters_total": 1234567,
         "parameters_non_embedding": 1000000,
         "flops": {"training_per_token": 2.5e6, "convention": "", "sequence_length": 8},

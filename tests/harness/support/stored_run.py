@@ -1,14 +1,20 @@
 """A run's folder without a run: what is written there, and what can happen to it."""
 
+from seqbench.store.identity import hash_of
 from seqbench.store.run_folder import RunFolder
 
 # Larger than any process id of Linux (2^22) or macOS (99998).
 NO_PROCESS = 2**22 + 1
 
-RUN = {
-    "hash": "a" * 64,
-    "identity": {"model": {"name": "toy"}, "task": {"name": "recall"}, "seed": 0},
-}
+
+def run_of(seed):
+    """What run.json says of the run with this seed."""
+    identity = {"model": {"name": "toy"}, "task": {"name": "recall"}, "seed": seed}
+    return {"hash": hash_of(identity), "identity": identity}
+
+
+RUN, OTHER_RUN = run_of(0), run_of(7)
+DIGITS = RUN["hash"][:8]
 
 DAMAGES = {
     "truncated": lambda content: content[:-9],
@@ -23,6 +29,17 @@ def opened(path):
     folder = RunFolder(path)
     folder.open(RUN, {"threads": 1})
     return folder
+
+
+def train(step, **changes):
+    """A line of training in the log."""
+    told = {"loss": 1.5, "progress": 0.5, "data_order_sha256": "", "losses": [1.5]}
+    return {"kind": "train", "step": step, **told, **changes}
+
+
+def evaluation(step):
+    """A line of an evaluation in the log."""
+    return {"kind": "evaluation", "step": step, "split": "validation", "measurements": []}
 
 
 def log_lines(folder, *rows):
