@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import TOY, Bench
 from safetensors.torch import load_file, save_file
-
-from seqbench.store.run_folder import RunFolder
+from stored_run import cover
 
 RUN = ("run", *TOY)
 
@@ -29,7 +28,7 @@ def changed(finished: Path, tmp_path: Path) -> Path:
 def edit(path: Path, **changes: object) -> None:
     """Change a stored file by hand, as if it had been written so."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    RunFolder(path.parent).vouch_for([path.name])
+    cover(path)
 
 
 def failing(bench: Bench, folder: Path) -> list[str]:

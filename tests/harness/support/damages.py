@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+from stored_run import cover
 
 from seqbench.cli.app import bench
 from seqbench.store.checksums import CHECKSUMS
-from seqbench.store.run_folder import RunFolder
 from seqbench.store.sealed import sealed_line
 
 TOY = ("--model", "toy_model:Neighbour", "--task", "toy_task:Recall")
@@ -261,6 +261,6 @@ def _changed(number: int, place: tuple[Any, ...], value: Any) -> Apply:
         lines[number] = sealed_line(document).removesuffix("\n") if seal and document else written
         path.write_text("\n".join(lines) + "\n")
         if (path.parent / CHECKSUMS).exists():
-            RunFolder(path.parent).vouch_for([path.name])
+            cover(path)
 
     return apply
