@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from pmnet_plugin.settings import PMNetSettings
 from seqbench.contracts import describe_settings
 from seqbench.errors import RequestError
+from seqbench.nn import STATE_NAMES
 from seqbench.suggestions import did_you_mean
 
 # Written into config.json by some version of transformers, or read by it, besides what its class declares today and
@@ -76,7 +77,7 @@ class PMNetConfig(PreTrainedConfig):
     """
 
     model_type = "PMNet"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = STATE_NAMES
 
     vocab_size: int = 384
     hidden_size: int = 512

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
 
 from pmnet_plugin.cache import PMNetCache
 from pmnet_plugin.configuration import PMNetConfig
@@ -22,28 +21,33 @@ from seqbench.nn import (
     ChunkPlan,
     DecoderPreTrainedModel,
     RMSNorm,
+    StateUnderBothNames,
     SwiGLU,
     advance,
     pack_rows,
     plan_chunk,
-    refuse_options,
     refuse_state_with_checkpointing,
     rotary_tables,
+    transformers_call,
 )
 
 
 @dataclass
-class PMNetOutput(BaseModelOutputWithPast):
-    """Hidden states, cache, and on request the routing: per write layer the next group of each token, (B, T) int64."""
-
+class _RoutedOutput(BaseModelOutputWithPast):
     next_groups: tuple[Tensor, ...] | None = None
+
+
+class PMNetOutput(StateUnderBothNames, _RoutedOutput):
+    """Hidden states, cache, and on request the routing: per write layer the next group of each token, (B, T) int64."""
 
 
 @dataclass
-class PMNetCausalLMOutput(CausalLMOutputWithPast):
-    """Logits, cache, and on request the routing: per write layer the next group of each token, (B, T) int64."""
-
+class _RoutedCausalLMOutput(CausalLMOutputWithPast):
     next_groups: tuple[Tensor, ...] | None = None
+
+
+class PMNetCausalLMOutput(StateUnderBothNames, _RoutedCausalLMOutput):
+    """Logits, cache, and on request the routing: per write layer the next group of each token, (B, T) int64."""
 
 
 class PMNetLayer(GradientCheckpointingLayer):
@@ -153,6 +157,7 @@ class PMNetModel(PMNetPreTrainedModel):
         """The state before the first token."""
         return PMNetCache(window=self.config.sliding_window)
 
+    @transformers_call
     def forward(
         self,
         input_ids: Tensor,
@@ -160,14 +165,14 @@ class PMNetModel(PMNetPreTrainedModel):
         past_key_values: PMNetCache | None = None,
         use_cache: bool = False,
         output_routing: bool = False,
-        **_: Any,
     ) -> PMNetOutput:
         """Run a chunk of tokens.
 
         Args:
             input_ids: (B, T) int64.
             attention_mask: (B, at least T), zero for padding, which influences nothing.
-            past_key_values: the state after earlier chunks; it is continued and updated in place.
+            past_key_values: the state after earlier chunks, which may be named `cache` too; it is continued and updated
+                in place.
             use_cache: return a state that continues this chunk.
             output_routing: also return the groups that the tokens are routed to.
         """
@@ -179,7 +184,7 @@ class PMNetModel(PMNetPreTrainedModel):
             self._steps = self._steps or PMNetSteps(self, self.config)
             stepped = self._steps.take(self, input_ids, past_key_values)
             if stepped is not None:
-                return PMNetOutput(last_hidden_state=stepped, past_key_values=past_key_values)  # type: ignore[arg-type]
+                return PMNetOutput(last_hidden_state=stepped, past_key_values=past_key_values)
         if packing is not None:
             input_ids = packing.pack(input_ids)
         cache = past_key_values
@@ -197,7 +202,7 @@ class PMNetModel(PMNetPreTrainedModel):
             routing = [packing.unpack(groups) for groups in routing] if output_routing else []
         return PMNetOutput(
             last_hidden_state=hidden,
-            past_key_values=cache,  # type: ignore[arg-type]  # not built on transformers' layer-wise Cache
+            past_key_values=cache,
             next_groups=tuple(routing) if output_routing else None,
         )
 
@@ -243,24 +248,18 @@ class PMNetForCausalLM(CausalLanguageModel, PMNetPreTrainedModel):
 
     backbone_class = PMNetModel
 
-    @can_return_tuple
-    def forward(
+    @transformers_call
+    def forward(  # type: ignore[override]  # with an argument of its own
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         past_key_values: PMNetCache | None = None,
         use_cache: bool = False,
         labels: Tensor | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         output_routing: bool = False,
-        **options: Any,
     ) -> PMNetCausalLMOutput:
-        """Logits (B, T, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
-
-        `labels` (B, T) equal to input_ids, -100 where there is no loss, are shifted inside; the loss is the mean over
-        the predicted tokens. The other arguments as `PMNetModel.forward`.
-        """
-        refuse_options(options)
+        """As `CausalCall.forward` has it; `output_routing` as `PMNetModel.forward`."""
         output = self.model(input_ids, attention_mask, past_key_values, use_cache, output_routing)
         return PMNetCausalLMOutput(**self.predict(output, labels, logits_to_keep), next_groups=output.next_groups)
 

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from seqbench.nn import (
+    STATE_NAMES,
+    BackboneOutput,
     CausalLanguageModel,
     RMSNorm,
     RowPacking,
@@ -23,7 +24,7 @@ class GatedConvolutionConfig(PreTrainedConfig):
     """Configuration of the decoder; `filter_length` is the number of taps of every filter."""
 
     model_type = "seqbench-gated-convolution"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = STATE_NAMES
 
     vocab_size: int = 384
     hidden_size: int = 64
@@ -98,7 +99,7 @@ class GatedConvolutionBackbone(nn.Module):
         attention_mask: Tensor | None,
         past_key_values: ConvolutionCache | None,
         use_cache: bool,
-    ) -> BaseModelOutputWithPast:
+    ) -> BackboneOutput:
         """Hidden states (batch, length, hidden_size) of a chunk; arguments as `CausalLanguageModel.forward`."""
         cache = past_key_values
         if cache is None and use_cache:
@@ -116,8 +117,7 @@ class GatedConvolutionBackbone(nn.Module):
         hidden = self.norm(hidden)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        # The cache is not built on transformers' layer-wise Cache.
-        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)  # type: ignore[arg-type]
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=cache)
 
 
 class GatedConvolutionForCausalLM(CausalLanguageModel):

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from seqbench.nn import (
+    BackboneOutput,
     CausalCall,
     RowPacking,
     StrictLoading,
@@ -59,7 +59,7 @@ class StateSpaceLanguageModel(StrictLoading, CausalCall):
 
     def run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: MambaCache | None, use_cache: bool
-    ) -> BaseModelOutputWithPast:
+    ) -> BackboneOutput:
         """Normalised hidden states (batch, length, hidden_size) and the state; arguments as `forward`."""
         packing = pack_rows(attention_mask, input_ids.shape[1])
         if packing is not None:
@@ -73,7 +73,7 @@ class StateSpaceLanguageModel(StrictLoading, CausalCall):
         if packing is not None:
             hidden = packing.unpack(hidden)
         normalised = normalise(self.backbone.norm_f, hidden).to(self.lm_head.weight.dtype)
-        return BaseModelOutputWithPast(last_hidden_state=normalised, past_key_values=cache)  # type: ignore[arg-type]
+        return BackboneOutput(last_hidden_state=normalised, past_key_values=cache)
 
     def _run_blocks(self, hidden: Tensor, packing: RowPacking | None, cache: MambaCache | None) -> Tensor:
         if self.config.residual_in_fp32:

@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from seqbench.nn import (
+    STATE_NAMES,
     Attention,
     AttentionCache,
+    BackboneOutput,
     CausalLanguageModel,
     ChunkPlan,
     DecodingSteps,
@@ -25,7 +26,7 @@ class DecoderConfig(PreTrainedConfig):
     """Configuration of the decoder; `sliding_window` None is full causal attention in every layer."""
 
     model_type = "seqbench-decoder"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = STATE_NAMES
 
     vocab_size: int = 384
     hidden_size: int = 64
@@ -92,7 +93,7 @@ class DecoderBackbone(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: AttentionCache | None, use_cache: bool
-    ) -> BaseModelOutputWithPast:
+    ) -> BackboneOutput:
         """Hidden states (batch, length, hidden_size) of a chunk; arguments as `CausalLanguageModel.forward`."""
         cache = past_key_values
         if cache is None and use_cache:
@@ -105,7 +106,7 @@ class DecoderBackbone(nn.Module):
             self._steps = self._steps or DecodingSteps(self, self.config.head_dim, self.config.rope_theta)
             stepped = self._steps.take(self, input_ids, cache)
             if stepped is not None:
-                return BaseModelOutputWithPast(last_hidden_state=stepped, past_key_values=cache)  # type: ignore[arg-type]
+                return BackboneOutput(last_hidden_state=stepped, past_key_values=cache)
         if packing is not None:
             input_ids = packing.pack(input_ids)
         attention = self.config._attn_implementation
@@ -119,7 +120,7 @@ class DecoderBackbone(nn.Module):
         hidden = self.norm(hidden)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)  # type: ignore[arg-type]
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=cache)
 
 
 class DecoderForCausalLM(CausalLanguageModel):

@@ -4,13 +4,22 @@ make a model one of transformers: `generate` from a carried state, strict loadin
 
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
+from seqbench.nn.calls import (
+    STATE_NAMES,
+    BackboneOutput,
+    CausalOutput,
+    StateUnderBothNames,
+    kept_positions,
+    state_argument,
+    state_of,
+    transformers_call,
+)
 from seqbench.nn.decoding import DecodingSteps, Workspace
 from seqbench.nn.generation import CarriedStateGeneration
 from seqbench.nn.language_model import (
     CausalCall,
     CausalLanguageModel,
     DecoderPreTrainedModel,
-    refuse_options,
     refuse_state_with_checkpointing,
 )
 from seqbench.nn.layers import RMSNorm, SwiGLU
@@ -30,18 +39,22 @@ from seqbench.nn.settings import (
 from seqbench.nn.state import CarriedState
 
 __all__ = [
+    "STATE_NAMES",
     "Attention",
     "AttentionCache",
+    "BackboneOutput",
     "CarriedState",
     "CarriedStateGeneration",
     "CausalCall",
     "CausalLanguageModel",
+    "CausalOutput",
     "ChunkPlan",
     "DecoderPreTrainedModel",
     "DecoderSettings",
     "DecodingSteps",
     "RMSNorm",
     "RowPacking",
+    "StateUnderBothNames",
     "StrictLoading",
     "SwiGLU",
     "Workspace",
@@ -53,10 +66,13 @@ __all__ = [
     "decoder_flops",
     "decoder_parameter_group",
     "evaluation_mode",
+    "kept_positions",
     "pack_rows",
     "plan_chunk",
-    "refuse_options",
     "refuse_state_with_checkpointing",
     "rotary_tables",
     "shared_fields",
+    "state_argument",
+    "state_of",
+    "transformers_call",
 ]

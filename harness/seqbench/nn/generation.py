@@ -9,20 +9,21 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from seqbench.nn.calls import STATE_NAME, name_both_ways, take_state
 from seqbench.nn.state import CarriedState
 
 
 class CarriedStateGeneration(GenerationMixin):
     """Greedy search, sampling and beams that feed the prompt once and then one token a step.
 
-    For a model whose call takes input_ids, attention_mask, past_key_values, use_cache and logits_to_keep, and whose
-    padding is inert. Name it before the model class among the bases, and give `empty_state`.
+    For a model whose call is a `transformers_call` that takes input_ids, attention_mask, past_key_values, use_cache and
+    logits_to_keep, and whose padding is inert. Name it before the model class among the bases, and give `empty_state`.
 
     Prompts of different length may be padded on either side. A state that an earlier call returned goes on where it
-    ended: `past_key_values` comes with the whole sequence so far, or with its new tokens and an attention_mask over the
-    whole sequence, and only what the state has not seen is fed. The state is updated in place, and its rows are
-    repeated where `num_beams` or `num_return_sequences` ask for it. After `generate` it has seen all tokens but the
-    last one.
+    ended: `past_key_values`, or `cache` as transformers names it from 5.24 on, comes with the whole sequence so far, or
+    with its new tokens and an attention_mask over the whole sequence, and only what the state has not seen is fed. The
+    state is updated in place, and its rows are repeated where `num_beams` or `num_return_sequences` ask for it. After
+    `generate` it has seen all tokens but the last one.
 
     What is padding is said by attention_mask alone; without it all tokens are real, whatever the padding id is.
 
@@ -52,18 +53,21 @@ class CarriedStateGeneration(GenerationMixin):
         ones say false for the sake of training.
         """
         use_cache = options.pop("use_cache", None) is not False
+        if (state := take_state(options)) is not None:
+            options[STATE_NAME] = state
         if generation_config is None:
             options["use_cache"] = use_cache
         else:
             generation_config = copy.deepcopy(generation_config)
             generation_config.use_cache = use_cache
-        return super().generate(inputs, generation_config, **options)  # type: ignore[misc]
+        return name_both_ways(super().generate(inputs, generation_config, **options))  # type: ignore[misc]
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,
         past_key_values: CarriedState | None = None,
+        cache: CarriedState | None = None,
         attention_mask: Tensor | None = None,
         use_cache: bool = True,
         logits_to_keep: int = 1,
@@ -72,13 +76,14 @@ class CarriedStateGeneration(GenerationMixin):
     ) -> dict[str, Any]:
         """The next call after the prompt: one token, or without a state the whole sequence."""
         del next_sequence_length, is_first_iteration
-        if past_key_values is None:
+        state = take_state({"past_key_values": past_key_values, "cache": cache})
+        if state is None:
             input_ids, attention_mask = _align_right(input_ids, _real(input_ids, attention_mask))
         else:
             input_ids, attention_mask = input_ids[:, -1:], None
         return {
             **self._placed(input_ids, attention_mask),
-            "past_key_values": past_key_values,
+            STATE_NAME: state,
             "use_cache": use_cache,
             "logits_to_keep": logits_to_keep,
             **{name: value for name, value in options.items() if value is not None},
@@ -109,19 +114,19 @@ class CarriedStateGeneration(GenerationMixin):
                 f"cache_implementation={generation_config.cache_implementation!r} is not for {own}, which generates"
                 " from its own state; leave it out"
             )
-        state, use_cache = model_kwargs.get("past_key_values"), generation_config.use_cache
+        state, use_cache = model_kwargs.get(STATE_NAME), generation_config.use_cache
         if generation_config.prefill_chunk_size is not None and not use_cache:
             raise ValueError("prefill_chunk_size needs the carried state; leave out use_cache=False")
         if state is None:
             if use_cache:
-                model_kwargs["past_key_values"] = self.empty_state()
+                model_kwargs[STATE_NAME] = self.empty_state()
             return
         if not use_cache:
-            raise ValueError("past_key_values needs the carried state; leave out use_cache=False")
+            raise ValueError(f"{STATE_NAME} needs the carried state; leave out use_cache=False")
         if not isinstance(state, type(self.empty_state())):
             raise ValueError(
-                f"past_key_values is a {type(state).__name__}; {own} continues the past_key_values that a call of it"
-                f" returned, a {type(self.empty_state()).__name__}"
+                f"{STATE_NAME} is a {type(state).__name__}; {own} continues the state that a call of it returned, a"
+                f" {type(self.empty_state()).__name__}"
             )
         _repeat_rows(state, batch_size, max(generation_config.num_beams, generation_config.num_return_sequences))
 
@@ -134,7 +139,7 @@ class CarriedStateGeneration(GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Feed what the state has not seen, in chunks if asked to; the logits of the last token of each row."""
         del is_first_iteration
-        state = model_kwargs.get("past_key_values")
+        state = model_kwargs.get(STATE_NAME)
         if state is None:
             inputs = self.prepare_inputs_for_generation(input_ids, **model_kwargs)
             return self(**inputs, return_dict=True)  # type: ignore[operator]

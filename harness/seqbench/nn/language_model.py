@@ -1,13 +1,12 @@
 """Bases of models built on the kit: what transformers needs to know of them, and a language-modelling head."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
 
+from seqbench.nn.calls import BackboneOutput, CausalOutput, kept_positions, state_of, transformers_call
 from seqbench.nn.generation import CarriedStateGeneration
 from seqbench.nn.loading import StrictLoading
 from seqbench.nn.state import CarriedState
@@ -53,11 +52,11 @@ class CausalCall(CarriedStateGeneration):
 
     def run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
-    ) -> BaseModelOutputWithPast:
+    ) -> BackboneOutput:
         """Normalised hidden states (batch, length, hidden_size) and the state; arguments as `forward`."""
         raise NotImplementedError(f"{type(self).__name__} must say how its backbone is run")
 
-    @can_return_tuple
+    @transformers_call
     def forward(
         self,
         input_ids: Tensor,
@@ -65,34 +64,35 @@ class CausalCall(CarriedStateGeneration):
         past_key_values: Any = None,
         use_cache: bool = False,
         labels: Tensor | None = None,
-        logits_to_keep: int = 0,
-        **options: Any,
-    ) -> CausalLMOutputWithPast:
+        logits_to_keep: int | Tensor = 0,
+    ) -> CausalOutput:
         """Logits (batch, length, vocab_size), or of the last `logits_to_keep` positions when that is not zero.
 
         Args:
             input_ids: (batch, length) int64, at least one token.
             attention_mask: (batch, at least length), zero for padding, which influences nothing.
-            past_key_values: the state after earlier chunks; it is continued and updated in place.
+            past_key_values: the state after earlier chunks, which may be named `cache` too; it is continued and updated
+                in place.
             use_cache: return a state that continues this chunk.
-            labels: (batch, length) equal to input_ids, -100 where there is no loss; shifted inside.
-            logits_to_keep: number of positions at the end of the row, or 0 for all.
-            options: arguments that other models of transformers have; none is supported.
+            labels: (batch, length) equal to input_ids, -100 where there is no loss; shifted inside. The loss is the
+                mean over the labelled tokens, whatever positions are kept.
+            logits_to_keep: number of positions at the end of the row, 0 for all, or the positions, (kept,) int64.
         """
-        refuse_options(options)
         output = self.run_backbone(input_ids, attention_mask, past_key_values, use_cache)
         return self.predict(output, labels, logits_to_keep)
 
-    def predict(
-        self, output: BaseModelOutputWithPast, labels: Tensor | None, logits_to_keep: int
-    ) -> CausalLMOutputWithPast:
-        """Logits and loss, the mean over the predicted tokens, from the backbone's output."""
-        assert output.last_hidden_state is not None
-        logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep:])
+    def predict(self, output: BackboneOutput, labels: Tensor | None, logits_to_keep: int | Tensor) -> CausalOutput:
+        """Logits of the positions to keep and the mean loss over the labelled tokens of all positions."""
+        hidden = output.last_hidden_state
+        assert hidden is not None
         loss = None
-        if labels is not None:
+        if labels is None:
+            logits = self.lm_head(kept_positions(hidden, logits_to_keep))
+        else:
+            logits = self.lm_head(hidden)
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values)
+            logits = kept_positions(logits, logits_to_keep)
+        return CausalOutput(loss=loss, logits=logits, past_key_values=state_of(output))
 
 
 class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
@@ -119,16 +119,9 @@ class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
 
     def run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
-    ) -> BaseModelOutputWithPast:
+    ) -> BackboneOutput:
         """What `model` returns."""
         return self.model(input_ids, attention_mask, past_key_values, use_cache)
-
-
-def refuse_options(options: Mapping[str, Any]) -> None:
-    """Raise TypeError for an argument that says something; wrappers pass all that they know, most of it as None."""
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise TypeError(f"the model has no argument {name!r}")
 
 
 def refuse_state_with_checkpointing(layers: Iterable[nn.Module]) -> None:
