@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from seqbench.contracts import ModelPlugin, PredictedChunk
 from seqbench.errors import RequestError, RunFailure
-from seqbench.nn import evaluation_mode
+from seqbench.nn import evaluation_mode, state_of
 from seqbench.store.records import EvaluationRecords
 from seqbench.streaming import stream
 
@@ -76,7 +76,7 @@ class ModelPredictor:
             except (RequestError, NotImplementedError):
                 # A model whose state is not exact refuses to hand it out.
                 return False
-        return getattr(output, "past_key_values", None) is not None
+        return state_of(output) is not None
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """fp32 logits (batch, length, vocabulary) on the CPU."""

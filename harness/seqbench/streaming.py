@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqbench.errors import RequestError
-from seqbench.nn import evaluation_mode
+from seqbench.nn import evaluation_mode, state_argument, state_of
 
 # Of 64 to 65,536 tokens, measured with small models (64 units, 4 layers) on one CPU thread: 4,096 is the fastest,
 # 2,048 within a tenth of it, 256 half as fast. The memory of a step is proportional to it.
@@ -131,8 +131,8 @@ def _step(model: PreTrainedModel, start: int, input_ids: Tensor, mask: Tensor | 
     input_ids = input_ids.to(model.device)
     mask = None if mask is None else mask.to(model.device)
     with torch.no_grad(), evaluation_mode(model):
-        output = model(input_ids, attention_mask=mask, past_key_values=state, use_cache=True)
-    after = getattr(output, "past_key_values", None)
+        output = model(input_ids, attention_mask=mask, use_cache=True, **{state_argument(model): state})
+    after = state_of(output)
     if after is None:
         raise RequestError(
             f"{type(model).__name__} returned no past_key_values, so nothing carries a sequence from one chunk to the"

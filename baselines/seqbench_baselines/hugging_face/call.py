@@ -2,24 +2,26 @@
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import TransformersKwargs
 
 from seqbench.errors import RequestError
-from seqbench.nn import pack_rows
+from seqbench.nn import STATE_NAME, CausalOutput, kept_positions, name_both_ways, pack_rows, take_state
 from seqbench_baselines.hugging_face.carried_state import (
-    STATE_NAMES,
+    NATIVE_NAMES,
     attends_to_everything,
     detach_state,
     state_of,
 )
 
-# Arguments that only a caller of transformers' own call passes (`generate` among them): it gets that call.
-_NATIVE_ARGUMENTS = ("position_ids", "cache_params", "state", "inputs_embeds", "cache_position")
+# Arguments of the harness's call besides those that `HarnessCall.forward` names. Whoever passes another one that the
+# model knows (`generate` among them) gets transformers' own call.
+_BESIDES = ("return_dict", "num_items_in_batch")
 _MASK = "_seqbench_mask"
 
 
@@ -39,7 +41,8 @@ def adapt(model: PreTrainedModel, label: str, vocab_size: int) -> PreTrainedMode
         "harness_label": label,
         "harness_vocab_size": vocab_size,
         "takes_positions": "position_ids" in parameters,
-        "state_argument": next((name for name in reversed(STATE_NAMES) if name in parameters), "past_key_values"),
+        "known_arguments": _known(parameters),
+        "state_argument": next((name for name in reversed(NATIVE_NAMES) if name in parameters), STATE_NAME),
         "continuation": None,
     }
     adapted = type(native.__name__, (HarnessCall, native), attributes)
@@ -48,6 +51,12 @@ def adapt(model: PreTrainedModel, label: str, vocab_size: int) -> PreTrainedMode
     adapted.forward = forward  # type: ignore[attr-defined]
     model.__class__ = adapted
     return model
+
+
+def _known(parameters: Mapping[str, inspect.Parameter]) -> frozenset[str]:
+    """The arguments that a call of transformers with these parameters does something with."""
+    named = {name for name, parameter in parameters.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+    return frozenset(named | ({*TransformersKwargs.__optional_keys__} if len(named) < len(parameters) else set()))
 
 
 class HarnessCall:
@@ -65,6 +74,7 @@ class HarnessCall:
     harness_label: str
     harness_vocab_size: int
     takes_positions: bool
+    known_arguments: frozenset[str]
     state_argument: str
     continuation: str | None
     training: bool
@@ -77,29 +87,47 @@ class HarnessCall:
         past_key_values: Any = None,
         use_cache: bool | None = False,
         labels: Tensor | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         **arguments: Any,
     ) -> Any:
         """Logits (batch, length or `logits_to_keep`, vocabulary) and the state; see `ModelPlugin`.
 
-        `labels` equal to input_ids, -100 where there is no loss, are shifted inside.
+        `labels` equal to input_ids, -100 where there is no loss, are shifted inside. The state may be named `cache`
+        too. An argument that neither this call nor that of the model has raises TypeError.
         """
-        if input_ids is None or any(arguments.get(name) is not None for name in _NATIVE_ARGUMENTS):
+        past = take_state({"past_key_values": past_key_values, "cache": arguments.pop("cache", None)})
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        own = {name: arguments.pop(name) for name in _BESIDES if name in arguments}
+        for name in [name for name in arguments if name not in self.known_arguments]:
+            if arguments.pop(name) is not False:
+                raise TypeError(f"{self.harness_label} has no argument {name!r}")
+        if input_ids is None or any(value is not False for value in arguments.values()):
             # Arguments that were not given are not passed on: not every model knows them.
-            named = {"labels": labels, "past_key_values": past_key_values, "logits_to_keep": logits_to_keep or None}
-            arguments |= {name: value for name, value in named.items() if value is not None}
+            keeps = isinstance(logits_to_keep, Tensor) or logits_to_keep != 0
+            named = {"labels": labels, self.state_argument: past, "logits_to_keep": logits_to_keep if keeps else None}
+            arguments |= own | {name: value for name, value in named.items() if value is not None}
             return super().forward(  # type: ignore[misc]
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **arguments
             )
-        if past_key_values is None and not use_cache:
+        if past is None and not use_cache:
             logits, state = self._fresh(input_ids, attention_mask), None
         else:
-            logits, state = self._carried(input_ids, attention_mask, past_key_values)
-        logits = logits[:, -logits_to_keep:, : self.harness_vocab_size]
+            logits, state = self._carried(input_ids, attention_mask, past)
+        logits = logits[..., : self.harness_vocab_size]
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])  # type: ignore[attr-defined]
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=state)
+            counted = {"num_items_in_batch": own["num_items_in_batch"]} if "num_items_in_batch" in own else {}
+            loss = self.loss_function(  # type: ignore[attr-defined]
+                logits=logits, labels=labels, vocab_size=logits.shape[-1], **counted
+            )
+        output = CausalOutput(loss=loss, logits=kept_positions(logits, logits_to_keep), past_key_values=state)
+        return output if own.get("return_dict", True) else output.to_tuple()
+
+    def generate(self, *values: Any, **options: Any) -> Any:
+        """As transformers has it; the state may be given under either name, and is returned under both."""
+        if (state := take_state(options)) is not None:
+            options[self.state_argument] = state
+        return name_both_ways(super().generate(*values, **options))  # type: ignore[misc]
 
     def _native(self, input_ids: Tensor, **arguments: Any) -> Any:
         return super().forward(input_ids=input_ids, return_dict=True, **arguments)  # type: ignore[misc]

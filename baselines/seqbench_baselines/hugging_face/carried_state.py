@@ -6,17 +6,17 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-# A model hands its state out, and takes it back, under one of these names.
-STATE_NAMES = ("past_key_values", "cache_params", "state")
+from seqbench.nn import STATE_NAMES
+
+# A model of transformers hands its state out, and takes it back, under one of these names.
+NATIVE_NAMES = (*STATE_NAMES, "cache_params", "state")
 
 
 def state_of(output: Any) -> tuple[str, Any] | None:
     """Name and value of the carried state in a model's output, or None when there is none."""
-    for name in STATE_NAMES:
-        state = getattr(output, name, None)
-        if state is not None:
-            return name, state
-    return None
+    # As it is kept there: transformers warns of the name that a release does not use.
+    kept = vars(output)
+    return next(((name, kept[name]) for name in NATIVE_NAMES if kept.get(name) is not None), None)
 
 
 def state_size(state: Any) -> int:

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from seqbench.checkpoint_files import checkpoint_digest, plain_config
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.errors import RequestError
+from seqbench.nn import state_of
 from seqbench_baselines.hugging_face.build import build_native, transformers_config
 from seqbench_baselines.hugging_face.call import adapt
 from seqbench_baselines.hugging_face.carried_state import attends_to_everything
@@ -169,7 +170,7 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
         except RequestError as error:
             return reasons | dict.fromkeys(_STATE_CLAUSES, str(error))
         with torch.no_grad():
-            state = model.eval()(torch.zeros(1, 2, dtype=torch.int64), use_cache=True).past_key_values
+            state = state_of(model.eval()(torch.zeros(1, 2, dtype=torch.int64), use_cache=True))
         if not attends_to_everything(state):
             reasons["padding-state"] = (
                 "transformers cannot keep padding out of the state of this architecture; it is refused"

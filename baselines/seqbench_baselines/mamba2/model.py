@@ -17,10 +17,13 @@ from seqbench_baselines.mamba.language_model import LayerState, StateSpaceLangua
 from seqbench_kernels.ssd_scan import ssd_scan
 
 
-def _gated_norm(norm: MambaRMSNormGated, mixed: Tensor, gate: Tensor) -> Tensor:
-    """Root-mean-square norm, per group, of the gated channels, in at least fp32."""
-    gated = (mixed * F.silu(widen(gate))).unflatten(-1, (-1, norm.group_size))
-    normalised = F.rms_norm(gated, (norm.group_size,), eps=norm.variance_epsilon).flatten(-2)
+def _gated_norm(norm: MambaRMSNormGated, mixed: Tensor, gate: Tensor, groups: int) -> Tensor:
+    """Root-mean-square norm, per group, of the gated channels, in at least fp32.
+
+    The norm of transformers before 5.23 takes all groups together, other than the authors' code.
+    """
+    gated = (mixed * F.silu(widen(gate))).unflatten(-1, (groups, -1))
+    normalised = F.rms_norm(gated, gated.shape[-1:], eps=norm.variance_epsilon).flatten(-2)
     return normalised * widen(norm.weight)
 
 
@@ -58,5 +61,5 @@ class Mamba2ForCausalLM(StateSpaceLanguageModel, TransformersMamba2):  # type: i
             mixer.D,
             None if carried is None else carried[1],
         )
-        output = mixer.out_proj(_gated_norm(mixer.norm, mixed.flatten(2), gate).to(hidden.dtype))
+        output = mixer.out_proj(_gated_norm(mixer.norm, mixed.flatten(2), gate, mixer.n_groups).to(hidden.dtype))
         return output, None if conv_state is None else (conv_state, ssm_state)

@@ -5,13 +5,16 @@ make a model one of transformers: `generate` from a carried state, strict loadin
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
 from seqbench.nn.calls import (
+    STATE_NAME,
     STATE_NAMES,
     BackboneOutput,
     CausalOutput,
     StateUnderBothNames,
     kept_positions,
+    name_both_ways,
     state_argument,
     state_of,
+    take_state,
     transformers_call,
 )
 from seqbench.nn.decoding import DecodingSteps, Workspace
@@ -39,6 +42,7 @@ from seqbench.nn.settings import (
 from seqbench.nn.state import CarriedState
 
 __all__ = [
+    "STATE_NAME",
     "STATE_NAMES",
     "Attention",
     "AttentionCache",
@@ -67,6 +71,7 @@ __all__ = [
     "decoder_parameter_group",
     "evaluation_mode",
     "kept_positions",
+    "name_both_ways",
     "pack_rows",
     "plan_chunk",
     "refuse_state_with_checkpointing",
@@ -74,5 +79,6 @@ __all__ = [
     "shared_fields",
     "state_argument",
     "state_of",
+    "take_state",
     "transformers_call",
 ]

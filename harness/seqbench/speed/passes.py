@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.errors import RequestError
+from seqbench.nn import state_argument, state_of
 
 MODES = ("train", "prefill", "decode")
 
@@ -64,7 +65,7 @@ class PrefillPass:
         """Logits of all positions, and the state."""
         with torch.no_grad(), self._autocast():
             self._output = self._call(self._input_ids, use_cache=True)
-        if getattr(self._output, "past_key_values", None) is None:
+        if state_of(self._output) is None:
             raise RequestError("the model returned no state with use_cache=True")
 
     def clear(self) -> None:
@@ -83,6 +84,7 @@ class DecodePass:
         # Cut up beforehand: slicing is no part of a step.
         self._first, *self._tokens = input_ids.split(1, dim=1)
         self._state, self._moving = state, None
+        self._argument = state_argument(model)
         self.units = input_ids.shape[0] * len(self._tokens)
 
     def prepare(self) -> None:
@@ -103,4 +105,4 @@ class DecodePass:
         self._moving = None
 
     def _step(self, token: Tensor) -> None:
-        self._moving = self._call(token, past_key_values=self._moving, use_cache=True).past_key_values
+        self._moving = state_of(self._call(token, use_cache=True, **{self._argument: self._moving}))

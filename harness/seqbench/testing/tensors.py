@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.contracts import IGNORED_LABEL
+from seqbench.nn import state_argument, state_of
 
 
 def random_tokens(batch: int, length: int, vocab_size: int, seed: int = 1) -> Tensor:
@@ -54,10 +55,10 @@ def chunk_sizes(length: int, sizes: Iterable[int]) -> list[int]:
 def feed(model: nn.Module, tokens: Tensor, sizes: Sequence[int], state: Any = None) -> tuple[Tensor, Any]:
     """Logits of all tokens and the state after them, fed in chunks that carry the state."""
     assert sum(sizes) == tokens.shape[1]
-    parts = []
+    parts, argument = [], state_argument(model)
     for chunk in tokens.split(list(sizes), dim=1):
-        output = model(chunk.clone(), past_key_values=state, use_cache=True)
-        state = output.past_key_values
+        output = model(chunk.clone(), use_cache=True, **{argument: state})
+        state = state_of(output)
         parts.append(output.logits)
     return torch.cat(parts, dim=1), state
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from seqbench.nn import state_argument, state_of
 from seqbench.testing.tensors import feed
 
 # What the contract allows two computations of the same logits to differ by in fp32, and what remains of it in fp64.
@@ -76,10 +77,10 @@ class Probe:
             output = self.model(
                 tokens.clone().to(self.model.device),
                 attention_mask=mask.clone().to(self.model.device),
-                past_key_values=state,
                 use_cache=True,
+                **{state_argument(self.model): state},
             )
-        return output.logits.cpu(), output.past_key_values
+        return output.logits.cpu(), state_of(output)
 
     def feed(self, tokens: Tensor, sizes: Sequence[int], state: Any = None) -> tuple[Tensor, Any]:
         """Logits and the state behind them, fed in chunks of those sizes."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench.nn import state_argument, state_of
 from seqbench.testing.model.probe import Probe
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject, on_several_draws
 from seqbench.testing.report import ClauseFailure
@@ -123,7 +124,7 @@ def state_detached(subject: ModelSubject) -> None:
     for training in (False, True):
         model, state = subject.fresh().train(training), None
         for chunk in tokens.split(35, dim=1):
-            state = model(chunk, past_key_values=state, use_cache=True).past_key_values
+            state = state_of(model(chunk, use_cache=True, **{state_argument(model): state}))
             held = [tensor for tensor in tensors_in(state) if tensor.requires_grad]
             if held:
                 raise ClauseFailure(
