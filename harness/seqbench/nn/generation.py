@@ -9,7 +9,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from seqbench.nn.calls import STATE_NAME, name_both_ways, take_state
+from seqbench.nn.calls import STATE_NAME, name_both_ways, state_of, take_state
 from seqbench.nn.state import CarriedState
 
 
@@ -157,6 +157,7 @@ class CarriedStateGeneration(GenerationMixin):
             places = slice(start, start + size)
             chunk = self._placed(input_ids[:, places], None if mask is None else mask[:, places])
             output = self(**{**others, **chunk}, return_dict=True)  # type: ignore[operator]
+            others[STATE_NAME] = state_of(output)
         return output
 
     def _placed(self, input_ids: Tensor, mask: Tensor | None) -> dict[str, Tensor | None]:

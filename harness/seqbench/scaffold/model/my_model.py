@@ -6,17 +6,15 @@ how much of the past is kept. Replace `GatedRecurrence`: what surrounds it is wh
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, check_settings, setting
-from seqbench.nn import RMSNorm, SwiGLU
+from seqbench.nn import BackboneOutput, CarriedState, CausalCall, RMSNorm, SwiGLU
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,17 @@ class MyModelConfig(PreTrainedConfig):
 
 
 @dataclass
-class MyModelState:
-    """What continues a sequence: per layer a (batch, hidden_size) memory, and how many tokens came before."""
+class MyModelState(CarriedState):
+    """What continues a sequence: per layer a (batch, hidden_size) memory, and how many tokens each row has seen."""
 
-    memories: list[Tensor]
-    seen: int
-
-    def get_seq_length(self, layer_index: int = 0) -> int:
-        """Tokens seen so far (the name `generate` asks for)."""
-        del layer_index
-        return self.seen
+    memories: list[Tensor] = field(default_factory=list)
+    seen: Tensor | None = None
 
     def reorder_cache(self, beam_index: Tensor) -> None:
         """Keep the rows `beam_index`, in that order (beam search)."""
         self.memories = [memory.index_select(0, beam_index) for memory in self.memories]
+        if self.seen is not None:
+            self.seen = self.seen.index_select(0, beam_index)
 
 
 def linear_recurrence(keep: Tensor, added: Tensor, before: Tensor) -> Tensor:
@@ -121,7 +116,7 @@ class Layer(nn.Module):
         return hidden + self.mlp(self.mlp_norm(hidden)), after
 
 
-class MyModelForCausalLM(PreTrainedModel, GenerationMixin):
+class MyModelForCausalLM(CausalCall, PreTrainedModel):
     """The language model: embedding, layers, norm, and a head that shares the embedding's weights."""
 
     config_class = MyModelConfig
@@ -135,35 +130,25 @@ class MyModelForCausalLM(PreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: MyModelState | None = None,
-        use_cache: bool = False,
-        labels: Tensor | None = None,
-        logits_to_keep: int = 0,
-        **_: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits (batch, length, vocab_size), or of the last `logits_to_keep` positions when that is not zero."""
-        length = input_ids.shape[1]
-        # While generating, the mask covers the tokens before these too.
+    def empty_state(self) -> MyModelState:
+        """The state before the first token."""
+        return MyModelState()
+
+    def run_backbone(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: MyModelState | None, use_cache: bool
+    ) -> BackboneOutput:
+        """What the head is put on, (batch, length, hidden_size), and the state that continues it."""
+        batch, length = input_ids.shape
+        before = past_key_values or self.empty_state()
+        # While generating, the mask may cover the tokens before these too.
         real = None if attention_mask is None else attention_mask[:, -length:].bool().unsqueeze(-1)
         hidden, memories = self.embed_tokens(input_ids), []
         for index, layer in enumerate(self.layers):
-            before = None if past_key_values is None else past_key_values.memories[index]
-            hidden, after = layer(hidden, real, before)
+            hidden, after = layer(hidden, real, before.memories[index] if before.memories else None)
             memories.append(after)
-        logits = self.lm_head(self.norm(hidden[:, -logits_to_keep:]))
-        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size)
-        seen = length if past_key_values is None else length + past_key_values.seen
-        state: Any = MyModelState(memories, seen) if use_cache else None
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=state)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """Tells `generate` to make no key/value cache: the first call returns a state."""
-        return False
+        added = torch.full((batch,), length, device=hidden.device) if real is None else real.sum(dim=(1, 2))
+        state = MyModelState(memories, added if before.seen is None else before.seen + added)
+        return BackboneOutput(self.norm(hidden), past_key_values=state if use_cache else None)
 
 
 class MyModelPlugin(ModelPlugin[MyModelSettings]):
@@ -207,9 +192,9 @@ class MyModelPlugin(ModelPlugin[MyModelSettings]):
         )
 
     def state_bytes(self, config: MyModelSettings, sequence_length: int) -> int:
-        """One number of 4 bytes per channel and layer, however many tokens came before."""
+        """4 bytes per channel and layer, however many tokens came before, and 8 for their number."""
         del sequence_length
-        return 4 * config.num_hidden_layers * config.hidden_size
+        return 4 * config.num_hidden_layers * config.hidden_size + 8
 
     def attention_reach(self, config: MyModelSettings) -> int | None:
         """None: no attention."""
