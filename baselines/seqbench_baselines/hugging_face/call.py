@@ -44,6 +44,7 @@ def adapt(model: PreTrainedModel, label: str, vocab_size: int) -> PreTrainedMode
         "known_arguments": _known(parameters),
         "state_argument": next((name for name in reversed(NATIVE_NAMES) if name in parameters), STATE_NAME),
         "continuation": None,
+        "generating": False,
     }
     adapted = type(native.__name__, (HarnessCall, native), attributes)
     # `generate` reads from the signature which arguments a model takes.
@@ -77,6 +78,8 @@ class HarnessCall:
     known_arguments: frozenset[str]
     state_argument: str
     continuation: str | None
+    # Inside `generate`, which is written for transformers' own call.
+    generating: bool
     training: bool
     device: torch.device
 
@@ -101,7 +104,7 @@ class HarnessCall:
         for name in [name for name in arguments if name not in self.known_arguments]:
             if arguments.pop(name) is not False:
                 raise TypeError(f"{self.harness_label} has no argument {name!r}")
-        if input_ids is None or any(value is not False for value in arguments.values()):
+        if self.generating or input_ids is None or any(value is not False for value in arguments.values()):
             # Arguments that were not given are not passed on: not every model knows them.
             keeps = isinstance(logits_to_keep, Tensor) or logits_to_keep != 0
             named = {"labels": labels, self.state_argument: past, "logits_to_keep": logits_to_keep if keeps else None}
@@ -127,7 +130,11 @@ class HarnessCall:
         """As transformers has it; the state may be given under either name, and is returned under both."""
         if (state := take_state(options)) is not None:
             options[self.state_argument] = state
-        return name_both_ways(super().generate(*values, **options))  # type: ignore[misc]
+        self.generating = True
+        try:
+            return name_both_ways(super().generate(*values, **options))  # type: ignore[misc]
+        finally:
+            self.generating = False
 
     def _native(self, input_ids: Tensor, **arguments: Any) -> Any:
         return super().forward(input_ids=input_ids, return_dict=True, **arguments)  # type: ignore[misc]

@@ -2,7 +2,18 @@
 
 from seqbench.suggestions import did_you_mean
 from seqbench.testing.clause import Clause, clause_table
-from seqbench.testing.model import accounting, declarations, files, padding, sequence, streaming, weights
+from seqbench.testing.model import (
+    accounting,
+    calls,
+    declarations,
+    files,
+    generation,
+    padding,
+    sequence,
+    streaming,
+    training,
+    weights,
+)
 from seqbench.testing.model.subject import ModelSubject
 from seqbench.testing.report import ClauseFailure
 
@@ -36,9 +47,14 @@ MODEL_CLAUSES: dict[str, Clause] = clause_table(
         "state-detached": streaming.state_detached,
         "padding": padding.padding,
         "padding-state": padding.padding_state,
+        "arguments": calls.arguments,
+        "labels": calls.labels,
+        "logits-to-keep": calls.logits_to_keep,
+        "generate": generation.generate,
         "parameters": accounting.parameters,
         "flops": accounting.flops,
         "finite-gradients": weights.finite_gradients,
+        "training-step": training.training_step,
         "seeded-initialisation": weights.seeded_initialisation,
         "deterministic": weights.deterministic,
         "save-load": files.save_load,
