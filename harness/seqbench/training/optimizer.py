@@ -14,7 +14,7 @@ def build_optimizers(model: nn.Module, settings: TrainerSettings) -> list[torch.
     model's own such as state matrices and anchors.
     """
     matrices, rest = split_parameters(model)
-    if settings.optimizer == "muon":
+    if settings.optimizer == "muon" and matrices:
         # match_rms_adamw scales an update to AdamW's typical size, so that one rate serves both optimizers
         # (Liu et al., arXiv 2502.16982, section 2.2).
         muon = torch.optim.Muon(
@@ -24,8 +24,7 @@ def build_optimizers(model: nn.Module, settings: TrainerSettings) -> list[torch.
             momentum=settings.momentum,
             adjust_lr_fn="match_rms_adamw",
         )
-        groups = [{"params": rest, "weight_decay": 0.0}]
-        return [muon, _adamw(groups, settings)] if rest else [muon]
+        return [muon, _adamw([{"params": rest, "weight_decay": 0.0}], settings)] if rest else [muon]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": rest, "weight_decay": 0.0},

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, check_settings, setting
-from seqbench.nn import attended_pairs, pack_rows
+from seqbench.nn import BackboneOutput, CarriedState, CausalCall, attended_pairs, pack_rows
 
 
 class RightConfig(PreTrainedConfig):
@@ -29,7 +28,7 @@ class RightConfig(PreTrainedConfig):
 
 
 @dataclass
-class State:
+class State(CarriedState):
     """Per layer the recurrence (B, D), keys and values (B, window - 1, D); which of them are tokens; tokens seen."""
 
     hidden: list = field(default_factory=list)
@@ -37,6 +36,12 @@ class State:
     values: list = field(default_factory=list)
     valid: torch.Tensor | None = None
     seen: torch.Tensor | None = None
+
+    def reorder_cache(self, beam_index):
+        self.hidden, self.keys, self.values = (
+            [part.index_select(0, beam_index) for part in parts] for parts in (self.hidden, self.keys, self.values)
+        )
+        self.valid, self.seen = self.valid.index_select(0, beam_index), self.seen.index_select(0, beam_index)
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Layer(nn.Module):
         self.output = nn.Linear(width, width, bias=False)
 
 
-class RightModel(PreTrainedModel):
+class RightModel(CausalCall, PreTrainedModel):
     config_class = RightConfig
     _tied_weights_keys: ClassVar = {"lm_head.weight": "embedding.weight"}
 
@@ -84,26 +89,30 @@ class RightModel(PreTrainedModel):
     def get_output_embeddings(self):
         return self.lm_head
 
-    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
+    def empty_state(self):
+        return State()
+
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
         batch, length = input_ids.shape
         packing = pack_rows(attention_mask, length)
         if packing is not None:
             input_ids = packing.pack(input_ids)
-        before = past_key_values if past_key_values is not None else self.empty_state(batch)
+        begun = past_key_values is not None and past_key_values.seen is not None
+        before = past_key_values if begun else self.zero_state(batch)
         chunk = self.plan(packing, batch, length, before)
         hidden = self.embed(input_ids, before.seen.unsqueeze(1) + torch.arange(length))
         after = State()
-        hidden = self.norm(self.run(hidden, chunk, after))
+        hidden = self.finish(self.norm(self.run(hidden, chunk, after)))
         self.close(after, chunk)
         if packing is not None:
             hidden = packing.unpack(hidden)
         carries = use_cache or past_key_values is not None
-        return CausalLMOutputWithPast(logits=self.head(hidden), past_key_values=after if carries else None)
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=after if carries else None)
 
-    def head(self, hidden):
-        return self.lm_head(hidden)
+    def finish(self, hidden):
+        return hidden
 
-    def empty_state(self, batch):
+    def zero_state(self, batch):
         places, width, layers = self.config.window - 1, self.config.width, self.config.layers
         zeros = torch.zeros(batch, places, width)
         hidden = [torch.zeros(batch, width)] * layers

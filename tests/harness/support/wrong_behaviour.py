@@ -147,10 +147,10 @@ class SharesStateModel(RightModel):
 
     newest_state = None
 
-    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
         if past_key_values is not None:
             past_key_values = self.newest_state
-        output = super().forward(input_ids, attention_mask, past_key_values, use_cache)
+        output = super().run_backbone(input_ids, attention_mask, past_key_values, use_cache)
         self.newest_state = output.past_key_values
         return output
 
@@ -159,8 +159,8 @@ class SharesStateModel(RightModel):
 class RemembersCallsModel(RightModel):
     """Starts every sequence of a batch size from where the last one of that size ended."""
 
-    def empty_state(self, batch):
-        state = super().empty_state(batch)
+    def zero_state(self, batch):
+        state = super().zero_state(batch)
         if getattr(self, "last", None) is not None and self.last.shape[0] == batch:
             state.hidden = [self.last]
         return state
@@ -190,8 +190,8 @@ class MiscountsLongState(Right):
 class GrowingStateModel(RightModel):
     """Keeps every token in the state."""
 
-    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
-        output = super().forward(input_ids, attention_mask, past_key_values, use_cache)
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
+        output = super().run_backbone(input_ids, attention_mask, past_key_values, use_cache)
         if use_cache:
             tokens = getattr(past_key_values, "tokens", None)
             output.past_key_values.tokens = input_ids if tokens is None else torch.cat((tokens, input_ids), dim=1)
@@ -243,11 +243,11 @@ class PaddingCountsInStateModel(RightModel):
 class PositionsOfColumnsModel(RightModel):
     """Numbers the columns of a batch rather than the tokens of a row."""
 
-    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
         self.columns = None
         if attention_mask is not None and past_key_values is None:
             self.columns = (attention_mask == 0).to(torch.int8).argsort(dim=1, stable=True)
-        return super().forward(input_ids, attention_mask, past_key_values, use_cache)
+        return super().run_backbone(input_ids, attention_mask, past_key_values, use_cache)
 
     def embed(self, input_ids, positions):
         return super().embed(input_ids, positions if self.columns is None else self.columns)

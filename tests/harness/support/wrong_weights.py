@@ -81,14 +81,14 @@ class UnsetParameter(Right):
 
 @model_fails("deterministic", *_COMPARISONS, "save-load", "init")
 class DropsInEvaluationModel(RightModel):
-    def head(self, hidden):
-        return super().head(F.dropout(hidden, 0.1))
+    def finish(self, hidden):
+        return F.dropout(hidden, 0.1)
 
 
 @model_fails("deterministic")
 class ChangesInputModel(RightModel):
-    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
-        output = super().forward(input_ids.clone(), attention_mask, past_key_values, use_cache)
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
+        output = super().run_backbone(input_ids.clone(), attention_mask, past_key_values, use_cache)
         input_ids[:, -1] = 0
         return output
 
@@ -100,9 +100,9 @@ class CountsCallsModel(RightModel):
     def extend(self, config):
         self.register_buffer("calls", torch.zeros(()))
 
-    def head(self, hidden):
+    def finish(self, hidden):
         self.calls += 1
-        return super().head(hidden)
+        return hidden
 
 
 @model_fails("save-load", "init")
@@ -120,8 +120,8 @@ class UnsavedBufferModel(RightModel):
     def extend(self, config):
         self.register_buffer("features", torch.randn(config.width), persistent=False)
 
-    def head(self, hidden):
-        return super().head(hidden * (1 + 0.1 * self.features))
+    def finish(self, hidden):
+        return hidden * (1 + 0.1 * self.features)
 
 
 @plugin_fails("save-load", "init")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.contracts import IGNORED_LABEL
-from seqbench.nn import STATE_NAMES, state_of
+from seqbench.nn import STATE_NAMES, state_argument, state_of
 from seqbench.testing.model.probe import Probe
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject
 from seqbench.testing.report import ClauseFailure
@@ -55,7 +55,8 @@ def _require_both_names(probe: Probe, tokens: Tensor) -> None:
     if state is None:
         raise ClauseFailure("the model returns no state with use_cache=True under past_key_values or cache")
     alone = probe.logits(second)
-    whole = probe.logits(tokens)[:, 7:]
+    # Whether that is right is told by the clause on chunks.
+    expected, _ = probe.feed(second, [5], copy.deepcopy(state))
     for name in STATE_NAMES:
         try:
             logits = probe.model(second, use_cache=True, **{name: copy.deepcopy(state)}).logits
@@ -65,11 +66,12 @@ def _require_both_names(probe: Probe, tokens: Tensor) -> None:
                 "transformers before 5.24 calls it past_key_values, later releases cache: a model that is to work with"
                 " all of them takes both; decorate forward with seqbench.nn.transformers_call",
             ) from error
-        difference = largest_difference(logits, whole)
-        if difference > probe.agreement(whole):
+        difference = largest_difference(logits, expected)
+        if difference > probe.agreement(expected):
             ignored = largest_difference(logits, alone) <= probe.agreement(alone)
             raise ClauseFailure(
-                f"with the state as {name!r}, what follows it differs from the whole sequence by {difference:.1e}"
+                f"with the state as {name!r}, what follows differs by {difference:.1e} from what does with it as"
+                f" {state_argument(probe.model)!r}"
                 f"{', as if no state had been given' if ignored else ''}",
                 _SWALLOWED,
             )
@@ -160,9 +162,11 @@ def logits_to_keep(subject: ModelSubject) -> None:
         _require_kept(probe, logits, expected, f"with logits_to_keep={shown}")
     if "chunked" in subject.exemptions:
         return
-    output = probe.model(tokens[:, :50].clone(), use_cache=True, logits_to_keep=1)
-    following, _ = probe.feed(tokens[:, 50:], [LENGTH - 50], state_of(output))
-    _require_kept(probe, following, whole[:, 50:], "after a call with use_cache=True and logits_to_keep=1")
+    following = []
+    for keep in (0, 1):
+        state = state_of(probe.model(tokens[:, :50].clone(), use_cache=True, logits_to_keep=keep))
+        following.append(probe.feed(tokens[:, 50:], [LENGTH - 50], state)[0])
+    _require_kept(probe, following[1], following[0], "behind a call with use_cache=True and logits_to_keep=1")
 
 
 def _require_kept(probe: Probe, logits: Tensor, expected: Tensor, what: str) -> None:
@@ -174,4 +178,4 @@ def _require_kept(probe: Probe, logits: Tensor, expected: Tensor, what: str) -> 
         )
     difference = largest_difference(logits, expected)
     if difference > probe.agreement(expected):
-        raise ClauseFailure(f"{what}, logits differ from those of the same positions by {difference:.1e}")
+        raise ClauseFailure(f"{what}, logits differ by {difference:.1e} from those of the same positions without it")

@@ -38,6 +38,9 @@ def _require_steps(subject: ModelSubject, optimizer: str, tokens: Tensor) -> Non
         for each in optimizers:
             each.step()
             each.zero_grad()
+        # Another call first: it may undo the step.
+        with torch.no_grad():
+            loss = next_token_loss(model, tokens)
         broken = [name for name, parameter in after.items() if not parameter.isfinite().all()]
         if broken:
             raise ClauseFailure(f"after {step} of {optimizer}, {few(broken)} of {len(after)} parameters are not finite")
@@ -46,9 +49,7 @@ def _require_steps(subject: ModelSubject, optimizer: str, tokens: Tensor) -> Non
             raise ClauseFailure(
                 f"{step} of {optimizer} leaves {few(still)} of {len(after)} parameters as they are, which have a"
                 " gradient",
-                "usual causes: weights that are set anew at each call, parameters that are replaced by copies",
+                "usual causes: weights that are set anew at each call, or so large that a step is lost in rounding",
             )
-    with torch.no_grad():
-        loss = next_token_loss(model, tokens)
-    if not loss.isfinite():
-        raise ClauseFailure(f"the loss is {loss.item()} after two steps of {optimizer}")
+        if not loss.isfinite():
+            raise ClauseFailure(f"the loss is {loss.item()} after {step} of {optimizer}")
