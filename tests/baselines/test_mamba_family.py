@@ -31,6 +31,8 @@ def test_a_checkpoint_of_transformers_loads_and_gives_its_logits_and_gradients(
     architecture: Architecture, config, tmp_path
 ):
     theirs = architecture.theirs(architecture.build(config).config).eval()
+    if getattr(config, "n_groups", 1) > 1 and not hasattr(theirs.backbone.layers[0].mixer.norm, "group_size"):
+        pytest.skip("transformers before 5.23 norms all groups of Mamba-2 together, other than the authors' code")
     theirs.save_pretrained(tmp_path)
     ours = architecture.ours.from_pretrained(tmp_path).eval()
     input_ids = tokens(2, architecture.long)
