@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := --numprocesses auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: run test slow gpu lint types imports
+.PHONY: run test slow gpu transformers lint types imports
 
 run: $(VENV)/.installed
 	$(BIN)/bench run --model pmnet --task copy-paste
@@ -24,6 +24,20 @@ gpu: $(VENV)/.installed-dev
 	$(BIN)/bench speed --kernels --device cuda --output runs/speed/gpu-kernels
 	$(BIN)/bench speed --models pmnet@reference,pmnet,transformer,sliding-window,mamba,mamba2 --preset 119m \
 		--precision bf16 --device cuda --lengths 1k,4k,16k,64k --modes train,prefill,decode --output runs/speed/gpu-models
+
+# What depends on transformers, on the oldest and the newest release that pyproject.toml admits. Each has an environment
+# of its own in front of $(VENV), which lends it torch and all else that the release does not want otherwise.
+transformers: $(VENV)/.transformers-oldest/.installed $(VENV)/.transformers-newest/.installed
+	for release in $(^D); do \
+		$$release/bin/python -c 'import transformers; print("transformers", transformers.__version__)' && \
+		$$release/bin/python -m pytest $(WORKERS) -m 'transformers and not slow and not gpu' || exit 1; \
+	done
+
+$(VENV)/.transformers-%/.installed: pyproject.toml $(VENV)/.installed-dev
+	rm -rf $(@D)
+	$(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/python tests/releases_of_transformers.py $(@D) $*
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

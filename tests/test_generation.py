@@ -20,7 +20,7 @@ VOCABULARY, NEW = 23, 6
 PROMPTS = random_tokens(2, 12, VOCABULARY)
 ROWS = [random_tokens(1, length, VOCABULARY, seed=length)[0] for length in (14, 9, 3)]
 # transformers warns that it does not know whether a prompt may be padded on the right.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.transformers, pytest.mark.filterwarnings("ignore")]
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench_baselines.hugging_face import HuggingFacePlugin
 
+pytestmark = pytest.mark.transformers
+
 TYPES = ["llama", "mistral", "gpt2", "mamba", "mamba2", "mixtral", "bert"]
 
 

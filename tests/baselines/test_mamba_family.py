@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 from seqbench.errors import RequestError
 from seqbench_baselines.mamba.cache import MambaCache
 
+pytestmark = pytest.mark.transformers
+
 NAMED = {"mamba": MAMBA, "mamba2": MAMBA2}
 each_architecture = pytest.mark.parametrize("architecture", NAMED.values(), ids=NAMED.keys())
 each_variant = pytest.mark.parametrize(

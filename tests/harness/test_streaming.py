@@ -22,6 +22,8 @@ from seqbench.errors import RequestError
 from seqbench.registry import MODEL_GROUP, announced, find_model
 from seqbench.streaming import StreamChunk, stream
 
+pytestmark = pytest.mark.transformers
+
 VOCABULARY, LENGTH = 41, 50
 TOKENS = random_tokens(2, LENGTH, VOCABULARY)
 # Plugins that are named with an argument: one to try them with.

@@ -18,6 +18,8 @@ from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench.registry import find_model
 
+pytestmark = pytest.mark.transformers
+
 VOCABULARY = 41
 TOKENS = random_tokens(1, 20, VOCABULARY)
 # A tensor of every model, and one that it lacks.

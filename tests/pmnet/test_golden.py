@@ -22,6 +22,8 @@ from pmnet_plugin.plugin import PMNetPlugin
 from seqbench.accounting import count_parameters
 from seqbench_kernels.phase_scan import steps_to_radians
 
+pytestmark = pytest.mark.transformers
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 CHECKPOINT = GOLDEN / "published_checkpoint"
 LOGITS = 1e-4

@@ -24,6 +24,8 @@ from seqbench.contracts import with_settings
 from seqbench_baselines.transformer.plugin import SlidingWindowPlugin
 from seqbench_kernels.phase_scan import steps_to_radians
 
+pytestmark = pytest.mark.transformers
+
 LENGTH = 90
 # The model is fixed, so that a property test need not build it for every example.
 # At gain 1 the plain reference itself is 1.3e-4 from the fp64 oracle on logits of 14.
