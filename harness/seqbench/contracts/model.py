@@ -69,10 +69,13 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     """An architecture. Instances hold no state; every method is a function of the config.
 
     `build` returns a `transformers.PreTrainedModel` that follows the causal-LM call: `model(input_ids,
-    attention_mask=None, past_key_values=None, use_cache=False)` returns an object with `logits` of shape (batch,
-    length, vocabulary), where logits[:, t] predict token t + 1, and, with use_cache, `past_key_values`: the carried
-    state, which continues the sequence when it is passed back. Padding is marked by zeros in
-    `attention_mask` (batch, length) and must not influence anything.
+    attention_mask=None, past_key_values=None, use_cache=False, labels=None, logits_to_keep=0)` returns an object with
+    `logits` of shape (batch, length, vocabulary), where logits[:, t] predict token t + 1, and, with use_cache,
+    `past_key_values`: the carried state, which continues the sequence when it is passed back. `cache`, its name from
+    transformers 5.24 on, means the same. Padding is marked by zeros in `attention_mask` (batch, length) and must not
+    influence anything. `labels` (batch, length), -100 for none, add `loss`, their mean cross-entropy, shifted inside;
+    `logits_to_keep` leaves so many logits at the end, or those of a tensor of positions. An argument that the model
+    does not have is refused. `seqbench.nn.CausalCall` makes this call, and `generate`, of a backbone.
 
     The model's vocabulary size belongs to the task: `with_vocabulary` returns a config for it.
     """

@@ -35,14 +35,16 @@ def generate(subject: ModelSubject) -> None:
         )
     # Ends and other settings of the model's own are no part of the question.
     probe.model.generation_config = GenerationConfig(pad_token_id=0)
+    # The score of a sequence is then its log-probability, not divided by its length.
+    beams = {"num_beams": _BEAMS, "length_penalty": 0.0}
     for what, lengths, options in (
         ("greedy search", (12, 12), {}),
-        ("greedy search without the state (use_cache=False)", (12, 9), {"use_cache": False}),
+        ("greedy search without the state (use_cache=False)", (12, 12), {"use_cache": False}),
         ("greedy search over rows of several lengths, padded on the left", (12, 7, 1), {}),
         # Across the 64 tokens at which some operations take another path.
         ("greedy search behind a longer prompt", (62,), {}),
-        (f"{_BEAMS} beams", (12, 12), {"num_beams": _BEAMS}),
-        (f"{_BEAMS} beams over rows of several lengths, padded on the left", (12, 5), {"num_beams": _BEAMS}),
+        (f"{_BEAMS} beams", (12, 12), beams),
+        (f"{_BEAMS} beams over rows of several lengths, padded on the left", (12, 5), beams),
     ):
         on_several_draws(partial(_require_right, probe, what, lengths, options))
 
@@ -65,8 +67,7 @@ def _require_right(probe: Probe, what: str, lengths: Sequence[int], options: dic
 def _write(probe: Probe, what: str, tokens: Tensor, mask: Tensor, options: dict[str, Any]) -> Any:
     """What `generate` returns, with the logits or the scores of what it adds to every row: `_NEW` tokens."""
     told = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    # The score of a sequence is then its log-probability, not divided by its length.
-    given = {"max_new_tokens": _NEW, "do_sample": False, "length_penalty": 0.0, **told, **options}
+    given = {"max_new_tokens": _NEW, "do_sample": False, **told, **options}
     try:
         with torch.no_grad(), probe.precision():
             found = probe.model.generate(tokens.clone(), attention_mask=mask.clone(), **given)  # type: ignore[operator]
