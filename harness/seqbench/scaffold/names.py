@@ -13,8 +13,8 @@ from seqbench.registry import installed
 KINDS = ("model", "task")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-# With "Plugin" or "Config" behind them these are classes that the templates build on.
-_TAKEN_PREFIXES = ("Model", "Task", "PreTrained")
+# With "Plugin", "Config" or "State" behind them these are classes that the templates build on.
+_TAKEN_PREFIXES = ("Model", "Task", "PreTrained", "Carried")
 
 
 @dataclass(frozen=True)
