@@ -1,8 +1,8 @@
 """The task lm-eval: figures are those of lm-eval itself, and every document is accounted for."""
 
 import json
-import os
 import math
+import os
 import random
 from pathlib import Path
 from typing import Any
