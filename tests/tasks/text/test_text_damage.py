@@ -394,3 +394,33 @@ def test_texts_that_only_begin_like_other_files_are_texts(tmp_path, text):
     (tmp_path / "x.txt").write_bytes(text)
     opened = open_corpus(CorpusConfig(data=str(tmp_path), validation_fraction=0.0, test_fraction=0.0))
     assert [document.read() for document in opened.documents("train")] == [text]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), min_size=1, max_size=4),
+    kind=st.sampled_from(b"\x0001234567LKNSVMxgX"),
+    size=st.sampled_from(["00000000005", "00000001000", "77777777777", "-1"]),
+    inside=st.binary(max_size=600),
+)
+def test_headers_that_say_anything_give_texts_or_names_and_come_to_an_end(changes, kind, size, inside):
+    header = bytearray(tar_of({"a.txt": b"12345"})[:512])
+    header[156] = kind
+    header[124:136] = size.encode().ljust(12, b"\0")
+    for place, byte in changes:
+        header[place] = byte
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content = bytes(header) + inside.ljust(1024, b"\0") + tar_of({"b.txt": b"b"})
+    documents, bad, left_out = read("x.tar", content)
+    assert bad or left_out or b"b" in documents.values()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.sampled_from(["x.tar", "x.zip", "x.parquet", "x.jsonl", "x.gz", "x.xz", "x.bz2", "x.zst", "x.tar.gz"]),
+    content=st.binary(min_size=1, max_size=700),
+)
+def test_any_bytes_give_names_and_no_tracebacks(name, content):
+    documents, bad, left_out = read(name, content)
+    assert documents or bad or left_out
