@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.errors import RequestError
-from seqbench_tasks.text import compressed, damage, formats, json_lines
+from seqbench_tasks.text import compressed, damage, formats, json_lines, tar_members
 from seqbench_tasks.text.config import CorpusConfig
 from seqbench_tasks.text.corpus import open_corpus
 from seqbench_tasks.text.packed import PackedRecords
@@ -121,6 +121,26 @@ def test_long_and_odd_names_in_archives(kind):
     documents, bad, left_out = read("x.tar", tar_of({name: name.encode() for name in names}, kind))
     assert list(documents.values()) == [name.encode() for name in names] and not bad and not left_out
     assert list(documents)[1:5] == ["/../up.txt", "//root.txt", "/a\\nb.txt", "/c.txt"]
+
+
+def test_a_sparse_file_is_read_with_its_holes_unless_they_are_all_it_is(monkeypatch):
+    monkeypatch.setattr(tar_members, "LEAST_BYTES", 5000)
+    header = tarfile.TarInfo("s")
+    header.size = 3
+    header.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.name": "s",
+        "GNU.sparse.size": "4003",
+        "GNU.sparse.map": "4000,3",
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(header, io.BytesIO(b"end"))
+        header.pax_headers = {**header.pax_headers, "GNU.sparse.size": "9003", "GNU.sparse.map": "9000,3"}
+        archive.addfile(header, io.BytesIO(b"end"))
+    documents, bad, _ = read("x.tar", buffer.getvalue())
+    assert documents == {"/s": bytes(4000) + b"end"} and "9,000 bytes of holes" in bad["/s"]
 
 
 def test_links_devices_and_hidden_files_in_archives_are_left_out_and_said():
@@ -400,13 +420,13 @@ def test_texts_that_only_begin_like_other_files_are_texts(tmp_path, text):
 @given(
     changes=st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), min_size=1, max_size=4),
     kind=st.sampled_from(b"\x0001234567LKNSVMxgX"),
-    size=st.sampled_from(["00000000005", "00000001000", "77777777777", "-1"]),
+    size=st.sampled_from(["00000000005", "00000001000", "77777777777", "-1", "\x80\0\0\0\x7f\0\0\0\0\0\0\0"]),
     inside=st.binary(max_size=600),
 )
 def test_headers_that_say_anything_give_texts_or_names_and_come_to_an_end(changes, kind, size, inside):
     header = bytearray(tar_of({"a.txt": b"12345"})[:512])
     header[156] = kind
-    header[124:136] = size.encode().ljust(12, b"\0")
+    header[124:136] = size.encode("latin-1").ljust(12, b"\0")
     for place, byte in changes:
         header[place] = byte
     header[148:156] = b" " * 8
