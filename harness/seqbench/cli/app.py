@@ -7,6 +7,8 @@ import warnings
 import click
 
 import seqbench
+from seqbench.cache_folders import provide_cache_folders
+from seqbench.circumstances import circumstance_of
 from seqbench.variables import hidden_names, hidden_variables
 
 
@@ -67,11 +69,20 @@ def main() -> None:
     # transformers draws a bar for every file it reads or writes; a run has its own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    provide_cache_folders(os.environ)
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     # Kernels that transformers would fetch at run time are in nobody's record.
     os.environ["USE_HUB_KERNELS"] = "NO"
     ignored = hidden_names()
     if ignored:
         click.echo(f"bench: not followed, in the environment: {', '.join(ignored)}; options say how to train", err=True)
-    with hidden_variables():
-        bench(prog_name="bench")
+    try:
+        with hidden_variables():
+            bench(prog_name="bench")
+    except (OSError, ImportError, MemoryError) as error:
+        # Before a command has begun: its own modules could not be loaded.
+        circumstance = circumstance_of(error)
+        if circumstance is None or "--traceback" in sys.argv:
+            raise
+        print(f"bench: {circumstance}", file=sys.stderr)
+        sys.exit(1)

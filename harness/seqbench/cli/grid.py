@@ -39,7 +39,7 @@ from seqbench.report.run_plots import draw_what_is_missing
 from seqbench.runner import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
 from seqbench.store.comparison_file import compared_runs, sealed_comparison, write_comparison
-from seqbench.store.files import finite, remove_leftovers, write_text
+from seqbench.store.files import finite, json_text, remove_leftovers, write_text
 
 Report = Callable[[Sequence[Result], ReadItems], Document]
 
@@ -141,7 +141,17 @@ def _try_to_store(
         remove_leftovers(folder)
         return drawn, None
     except OSError as error:
+        if _reads(folder / "comparison.json", json_text(content)):
+            # Everything is there from before.
+            return [path for path in (folder / "plot.png", folder / "plot.svg") if path.exists()], None
         return [], error
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False
 
 
 def _tell_made_otherwise(grid: Sequence[GridRun]) -> None:
