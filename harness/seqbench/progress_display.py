@@ -1,6 +1,7 @@
 """One bar on a terminal, plain lines now and then elsewhere, both on standard error."""
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +30,9 @@ def begin_bars(console: Console, *columns: str) -> Progress | None:
 
 def print_line(console: Console, text: str) -> None:
     """A line as it is, above the bars where there are some."""
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    # A full disk behind standard error, or nobody who reads it, costs no run.
+    with suppress(OSError):
+        console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class ProgressDisplay:

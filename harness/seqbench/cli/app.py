@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from contextlib import suppress
 
 import click
 
@@ -84,5 +85,6 @@ def main() -> None:
         circumstance = circumstance_of(error)
         if circumstance is None or "--traceback" in sys.argv:
             raise
-        print(f"bench: {circumstance}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"bench: {circumstance}", file=sys.stderr)
         sys.exit(1)

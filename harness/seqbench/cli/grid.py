@@ -141,7 +141,7 @@ def _try_to_store(
         remove_leftovers(folder)
         return drawn, None
     except OSError as error:
-        if _reads(folder / "comparison.json", json_text(content)):
+        if error.errno in _READ_ONLY and _reads(folder / "comparison.json", json_text(content)):
             # Everything is there from before.
             return [path for path in (folder / "plot.png", folder / "plot.svg") if path.exists()], None
         return [], error

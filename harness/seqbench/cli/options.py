@@ -198,6 +198,7 @@ def _report(error: Exception, traceback: bool, options: dict[str, Any], known: d
         # Where the output itself takes nothing, standard error still says why.
         with suppress(OSError):
             click.echo(json.dumps({**known, "message": message}))
-    click.echo(f"bench: {message}", err=True)
-    if not traceback and not expected:
-        click.echo("the same command with --traceback shows where", err=True)
+    with suppress(OSError):
+        click.echo(f"bench: {message}", err=True)
+        if not traceback and not expected:
+            click.echo("the same command with --traceback shows where", err=True)

@@ -10,6 +10,7 @@ from seqbench.plan import RunPlan
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result
 from seqbench.report.training_plot import plot_training
+from seqbench.store.files import remove_leftovers
 from seqbench.store.reader import read_bytes
 from seqbench.store.run_folder import RunFolder
 
@@ -31,7 +32,9 @@ def draw(results: Sequence[Result], folder: RunFolder, plan: RunPlan) -> list[Pa
 
 
 def draw_what_is_missing(folder: RunFolder, plan: RunPlan) -> None:
-    """Draw the plots of a stored result that a killed process has not drawn, or somebody has removed."""
+    """Draw the plots of a stored result that a killed process has not drawn, or has left half drawn."""
+    if folder.takes_writing() and not folder.is_locked():
+        remove_leftovers(folder.path)
     trains = plan.trained is plan and plan.task.trains
     expected = [folder.plot, *([folder.training_plot] if trains else [])]
     result = folder.finished_result(plan.run_hash)

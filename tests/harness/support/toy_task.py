@@ -1,11 +1,12 @@
 """A toy task, named on the command line by dotted path: `toy_task:Recall`.
 
 The environment variable TOY_SIGNAL=SIGKILL@train:7 (or SIGINT@validation:1, SIGKILL@test:1) ends the process at a
-chosen place: before training batch 7 is made, or in the n-th evaluation of a split. TOY_PAUSE gives seconds to wait
-before every tenth batch.
+chosen place: before training batch 7 is made, or in the n-th evaluation of a split. TOY_REMOVE=train:7 removes the
+folder that TOY_STORE names there. TOY_PAUSE gives seconds to wait before every tenth batch.
 """
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -137,3 +138,5 @@ def _maybe_signal(place, count):
     name, _, target = os.environ.get("TOY_SIGNAL", "").partition("@")
     if name and target == f"{place}:{count}":
         os.kill(os.getpid(), getattr(signal, name))
+    if os.environ.get("TOY_REMOVE") == f"{place}:{count}":
+        shutil.rmtree(os.environ["TOY_STORE"])
