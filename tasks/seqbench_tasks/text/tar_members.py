@@ -110,6 +110,9 @@ class _Archive(tarfile.TarFile):
     def _is_ending(self, place: int) -> bool:
         """Whether the zeros before `place` are what programs end an archive with."""
         blocks = (place - self._begin) // _BLOCK
+        if blocks == self.zeros:
+            # An archive of nothing, as GNU tar makes it.
+            return blocks == _USUAL_RECORD
         filled = any(blocks % record == 0 and self.zeros <= record + 1 for record in _RECORDS)
         return self.zeros == _ENDING_BLOCKS or (self.zeros > _ENDING_BLOCKS and filled)
 

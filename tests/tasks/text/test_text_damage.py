@@ -108,6 +108,12 @@ def test_members_that_are_zeros_now_are_named_and_those_behind_them_are_read(pla
     assert read("x.tar", bytes(content))[1]
 
 
+@pytest.mark.parametrize(("blocks", "legal"), [(1, False), (2, False), (8, False), (20, True), (32, False)])
+def test_zeros_before_an_archive_are_members_that_are_lost_unless_they_are_an_empty_archive(blocks, legal):
+    documents, bad, _ = read("x.tar", bytes(512 * blocks) + tar_of({"a": b"a"}))
+    assert documents == {"/a": b"a"} and list(bad) == ([] if legal else [", byte 0"])
+
+
 @pytest.mark.parametrize(("blocks", "legal"), [(18, True), (2, True), (62, True), (63, False), (2**14, False)])
 def test_zeros_behind_an_archive_are_its_end_or_members_that_are_lost(blocks, legal):
     # One member is two blocks: 20, 4 and 64 blocks are sizes of records.
