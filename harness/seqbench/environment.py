@@ -18,11 +18,7 @@ import torch
 
 import seqbench
 from seqbench.torch_settings import fresh_torch_settings
-from seqbench.variables import differing_variables, hidden_variables, ignored_variables, rounding_variables
-
-# What decides rounding besides versions, in environment.json.
-_ROUNDING = ("device_name", "cpu_capability", "threads", "kernels")
-_ROUNDING_PACKAGES = ("torch", "transformers")
+from seqbench.variables import hidden_variables, ignored_variables, rounding_variables
 
 # Instructions that multiply bfloat16 numbers, as torch calls them.
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -50,36 +46,8 @@ def describe_environment(device: torch.device, kernels: str = "") -> dict[str, A
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "variables": rounding_variables(),
         "ignored_variables": ignored_variables(),
-        "packages": _packages(),
+        "packages": installed_packages(),
     }
-
-
-def rounding_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What decides rounding and is not the same in two environments, such as "threads 1, now 2"."""
-    # A run from before requests were recorded had none; of what was not recorded then, nothing is known.
-    unrecorded = {"kernels": "", "cpu_capability": now["cpu_capability"]}
-    values = [(key, before.get(key, unrecorded.get(key)), now[key]) for key in _ROUNDING]
-    values += differing_variables(before.get("variables", now["variables"]), now["variables"])
-    values += [(key, before.get("packages", {}).get(key), now["packages"].get(key)) for key in _ROUNDING_PACKAGES]
-    return [f"{key} {_shown(one)}, now {_shown(other)}" for key, one, other in values if one != other]
-
-
-def _shown(value: Any) -> Any:
-    return value if value != "" else "by default"
-
-
-def made_with(before: Mapping[str, Any]) -> list[str]:
-    """What decides rounding and was otherwise in a stored environment, such as "MKL_CBWR AVX2 instead of unset".
-
-    Variables and libraries; what can be asked for by an option is not looked at.
-    """
-    here = rounding_variables()
-    found = differing_variables(before.get("variables", here), here)
-    packages = before.get("packages", {})
-    for name in _ROUNDING_PACKAGES:
-        installed = importlib.metadata.version(name)
-        found += [(name, packages.get(name, installed), installed)]
-    return [f"{name} {then} instead of {now}" for name, then, now in found if then != now]
 
 
 @contextmanager
@@ -154,7 +122,8 @@ def _commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
-def _packages() -> dict[str, str]:
+@cache
+def installed_packages() -> dict[str, str]:
     """Versions of all declared dependencies, optional ones included, that are installed."""
     versions = {}
     for requirement in importlib.metadata.requires("seqbench") or []:

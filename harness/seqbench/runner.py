@@ -13,13 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Evaluation
-from seqbench.environment import (
-    available_bytes,
-    describe_environment,
-    fixed_surroundings,
-    made_with,
-    rounding_differences,
-)
+from seqbench.environment import available_bytes, describe_environment, fixed_surroundings
 from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.initial_weights import load_weights
 from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
@@ -30,9 +24,9 @@ from seqbench.predictor import ModelPredictor
 from seqbench.report.model_card import model_card
 from seqbench.report.results import values_by_place
 from seqbench.result import facts, failed, header, outcome, with_kernel_paths
+from seqbench.rounding import rounding_differences
 from seqbench.standing import TRAINING_FAILED, standing_result
 from seqbench.store.attempts import forget_attempts, record_attempt
-from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
     finite,
     write_folder_atomically,
@@ -188,23 +182,6 @@ def describe(plan: RunPlan) -> dict[str, Any]:
 def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
     """The result of this very plan in the folder, or None."""
     return folder.finished_result(plan.run_hash)
-
-
-def made_otherwise(plan: RunPlan, folder: RunFolder) -> list[str]:
-    """What was asked for in another way when the stored result was made, such as "kernels 'reference'".
-
-    A result does not depend on it but for rounding, and so it is not part of the run's hash.
-    """
-    try:
-        stored = folder.read_environment()
-    except DamagedFile:
-        return []
-    found = []
-    if stored and stored.get("kernels", "") != plan.kernels:
-        found.append(f"--kernels {stored.get('kernels', '')!r} instead of {plan.kernels!r}")
-    if stored and plan.threads not in (None, stored.get("threads")):
-        found.append(f"{stored.get('threads')} threads instead of {plan.threads}")
-    return [*found, *made_with(stored)]
 
 
 def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, **more: Any) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from seqbench.accounting import count_parameters
 from seqbench.contracts import Measurement
-from seqbench.environment import describe_environment, rounding_differences
+from seqbench.environment import describe_environment
 from seqbench.errors import RequestError
 from seqbench.kernels import asked_paths, check_request, forget_taken_paths, requested_paths, taken_paths
 from seqbench.plan import RunPlan
+from seqbench.rounding import rounding_differences
 from seqbench.runner import evaluate_trained, load_trained
 from seqbench.store.files import finite
 from seqbench.store.run_folder import RunFolder

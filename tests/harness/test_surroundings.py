@@ -1,5 +1,6 @@
 """What surrounds a command decides no number: variables, the settings of torch, what was done in the process before."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from accelerate.utils import DynamoBackend
 from command_line import SUPPORT, TOY, Bench, python
 from safetensors.torch import load_file
 
-from seqbench.environment import describe_environment, fixed_surroundings, made_with, rounding_differences
+from seqbench.environment import describe_environment, fixed_surroundings
 from seqbench.errors import RequestError
 from seqbench.plan import resolve
 from seqbench.registry import find_model
 from seqbench.request import RunRequest
+from seqbench.rounding import made_otherwise, rounding_differences
+from seqbench.store.run_folder import RunFolder
 from seqbench.torch_settings import fresh_torch_settings, kept_torch_settings
 from seqbench.training.trainer import _accelerator
 from seqbench.variables import hidden_names, hidden_variables, refuse_variables, rounding_variables
@@ -157,7 +160,16 @@ def test_what_can_decide_rounding_is_recorded_by_prefix_and_what_cannot_is_not(c
     assert rounding_variables() == {**before, **deciding}
 
 
-def test_differences_of_variables_and_instructions_of_the_processor_are_told(clean: pytest.MonkeyPatch) -> None:
+def told_of(folder: Path, stored: dict) -> list[str]:
+    """What is told of a run that was made in the environment `stored`."""
+    plan = resolve(RunRequest("transformer", "copy-paste", kernels=""))
+    (folder / "environment.json").write_text(json.dumps(stored))
+    return made_otherwise(plan, RunFolder(folder))
+
+
+def test_differences_of_variables_and_instructions_of_the_processor_are_told(
+    clean: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     here = describe_environment(CPU)
     clean.setenv("MKL_CBWR", "AVX2")
     now = describe_environment(CPU)
@@ -165,12 +177,13 @@ def test_differences_of_variables_and_instructions_of_the_processor_are_told(cle
     assert rounding_differences({**now, "cpu_capability": "OLD"}, now) == [
         f"cpu_capability OLD, now {torch.backends.cpu.get_cpu_capability()}"
     ]
-    assert made_with(here) == ["MKL_CBWR unset instead of AVX2"]
+    told = functools.partial(told_of, tmp_path)
+    assert told(here) == ["MKL_CBWR unset instead of AVX2"]
     older = {**here, "packages": {**here["packages"], "transformers": "5.17.0"}}
-    assert made_with(older)[1:] == [f"transformers 5.17.0 instead of {here['packages']['transformers']}"]
+    assert told(older)[1:] == [f"transformers 5.17.0 instead of {here['packages']['transformers']}"]
     # Of what a run before did not record, nothing is known.
     unrecorded = {key: value for key, value in here.items() if key not in ("variables", "cpu_capability")}
-    assert rounding_differences(unrecorded, now) == [] and made_with(unrecorded) == []
+    assert rounding_differences(unrecorded, now) == [] and told(unrecorded) == []
 
 
 @pytest.fixture

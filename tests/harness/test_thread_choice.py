@@ -6,8 +6,8 @@ import pytest
 import torch
 from command_line import TOY, Bench
 
-from seqbench import environment
-from seqbench.environment import bf16_in_hardware, describe_environment, rounding_differences, use_threads
+from seqbench.environment import bf16_in_hardware, describe_environment, use_threads
+from seqbench.rounding import rounding_differences
 from seqbench.scheduler import places
 
 
@@ -79,13 +79,12 @@ def test_a_torch_that_cannot_tell_leaves_it_open(monkeypatch) -> None:
     assert bf16_in_hardware(torch.device("cpu")) is None
 
 
-def test_environments_differ_where_rounding_does(monkeypatch) -> None:
+def test_environments_differ_where_rounding_does() -> None:
     here = describe_environment(torch.device("cpu"))
     # From before requests for kernels were recorded.
     old = {key: value for key, value in here.items() if key != "kernels"}
     assert rounding_differences(old, here) == []
     other = {**here, "kernels": "reference", "threads": 9, "packages": {**here["packages"], "torch": "1.0"}}
-    monkeypatch.setattr(environment, "_ROUNDING_PACKAGES", ("torch",))
     assert rounding_differences(other, here) == [
         f"threads 9, now {here['threads']}",
         "kernels reference, now by default",

@@ -36,7 +36,7 @@ from seqbench.report.measurements_csv import results_csv
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result, overall
 from seqbench.report.run_plots import draw_what_is_missing
-from seqbench.runner import made_otherwise
+from seqbench.rounding import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
 from seqbench.store.comparison_file import compared_runs, sealed_comparison, write_comparison
 from seqbench.store.files import finite, json_text, remove_leftovers, write_text

@@ -81,7 +81,8 @@ def run(
     from seqbench.plan import resolve
     from seqbench.preview import preview
     from seqbench.report.run_plots import draw
-    from seqbench.runner import execute, made_otherwise
+    from seqbench.rounding import made_otherwise
+    from seqbench.runner import execute
     from seqbench.store.run_folder import RunFolder
     from seqbench.training.trainer import Interrupted
 
