@@ -1,7 +1,6 @@
 """What result.json says of a run."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from seqbench.accounting import FLOP_CONVENTION, count_parameters, non_embedding
 from seqbench.contracts import Evaluation
 from seqbench.errors import Circumstance
 from seqbench.plan import RunPlan
+from seqbench.store.attempts import in_words
 from seqbench.store.run_folder import SCHEMA
 from seqbench.task_data import config_identity
 from seqbench.training.trainer import TrainingState
@@ -134,10 +134,5 @@ def failed(plan: RunPlan, facts: dict[str, Any], reason: str, message: str) -> d
 
 def unfinished(plan: RunPlan, circumstance: Circumstance, reasons: Sequence[str]) -> dict[str, Any]:
     """What is said in a result's place of a run that circumstance has ended, for `reasons`, as often as they are."""
-    times = ", ".join(f"{Circumstance.WORDS[reason]} {_times(count)}" for reason, count in Counter(reasons).items())
-    message = f"{times}; will be tried again (last: {circumstance.detail})"
+    message = f"{in_words(reasons)}; will be tried again (last: {circumstance.detail})"
     return {**failed(plan, {}, circumstance.reason, message), "status": Circumstance.status}
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

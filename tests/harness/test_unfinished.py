@@ -25,6 +25,7 @@ from seqbench.scheduler import Place, run_grid
 from seqbench.search import Search, parse_axis
 from seqbench.standing import standing_result
 from seqbench.store.attempts import attempts, record_attempt
+from seqbench.store.catalogue import stored_runs
 
 REQUEST = RunRequest("toy_model:Neighbour", "toy_task:Recall", changes={"steps": "3"}, device="cpu", threads=1)
 
@@ -133,6 +134,8 @@ def test_attempts_are_counted_in_the_folder_over_commands(
     told = "the disk takes nothing more once, killed from outside 3 times; will be tried again"
     assert result["failure"]["message"].startswith(told)
     assert attempts(cell.folder) == ["no-room", "killed", "killed", "killed"]
+    [listed] = stored_runs(tmp_path)
+    assert (listed.state, listed.detail) == ("unfinished", told.partition(";")[0])
     (cell.folder.path / "attempts.jsonl").open("a").write('{"reason": "wea')
     assert len(attempts(cell.folder)) == 4
     carried_out()

@@ -1,6 +1,8 @@
 """attempts.jsonl: what stopped a run that has no result yet, without being one."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 from seqbench.errors import Circumstance, RequestError
@@ -33,6 +35,15 @@ def attempts(folder: RunFolder) -> list[str]:
                 ATTEMPT(row)
                 found.append(row["reason"])
     return found
+
+
+def in_words(reasons: Sequence[str]) -> str:
+    """What has ended attempts and how often, such as "killed from outside 3 times"; empty where nothing has."""
+    return ", ".join(f"{Circumstance.WORDS[reason]} {_times(count)}" for reason, count in Counter(reasons).items())
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def forget_attempts(folder: RunFolder) -> None:

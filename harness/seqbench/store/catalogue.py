@@ -9,6 +9,7 @@ from typing import Any
 
 from seqbench.errors import RequestError
 from seqbench.store import names
+from seqbench.store.attempts import attempts, in_words
 from seqbench.store.damage import DamagedFile, ForeignFile, tell
 from seqbench.store.forms import LOG_LINE
 from seqbench.store.log import missing_steps
@@ -168,7 +169,9 @@ def _unfinished(stored: RunFolder) -> tuple[str, str]:
     numbers = (path.name.removeprefix("step-") for path in stored.checkpoints.glob("step-*") if path.is_dir())
     step = max((int(digits) for digits in numbers if digits.isdecimal()), default=0)
     missing = missing_steps(rows, step)
-    return ("damaged", f"{stored.metrics} lacks lines of {missing} of {step} steps") if missing else ("unfinished", "")
+    if missing:
+        return "damaged", f"{stored.metrics} lacks lines of {missing} of {step} steps"
+    return "unfinished", in_words(attempts(stored))
 
 
 def _unreadable(folder: Path, state: str, why: str) -> StoredRun:
