@@ -56,5 +56,6 @@ class Circumstance(Exception):
     status: ClassVar[str] = "unfinished"
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{self.WORDS[reason]} ({detail}); when that has changed, the same command goes on")
+        goes_on = "begins anew" if reason == "removed" else "goes on when that has changed"
+        super().__init__(f"{self.WORDS[reason]} ({detail}); the same command {goes_on}")
         self.reason, self.detail = reason, detail
