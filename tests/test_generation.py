@@ -263,7 +263,7 @@ def test_a_state_that_does_not_go_with_the_prompt_is_refused(model: PreTrainedMo
         generate(model, sequence[:, :-1], attention_mask=mask[:, :-1], past_key_values=state)
     with pytest.raises(ValueError, match="the state holds 3 rows and the prompt 2"):
         generate(model, PROMPTS, past_key_values=state)
-    with pytest.raises(ValueError, match="past_key_values is a DynamicCache"):
+    with pytest.raises(ValueError, match="the state to go on from is a DynamicCache"):
         generate(model, PROMPTS, past_key_values=DynamicCache())
 
 
@@ -296,7 +296,7 @@ def test_arguments_that_cannot_be_followed_are_refused(model: PreTrainedModel) -
         generate(model, PROMPTS, cache_implementation="static")
     with pytest.raises(ValueError, match="prefill_chunk_size needs the carried state"):
         generate(model, PROMPTS, prefill_chunk_size=4, use_cache=False)
-    with pytest.raises(ValueError, match="past_key_values needs the carried state"):
+    with pytest.raises(ValueError, match="a state to go on from is not for use_cache=False"):
         generate(model, PROMPTS, past_key_values=model.empty_state(), use_cache=False)
     for name, value in {"output_attentions": True, "position_ids": torch.arange(12).unsqueeze(0)}.items():
         with pytest.raises(TypeError, match=f"the model has no argument '{name}'"):

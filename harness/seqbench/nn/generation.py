@@ -122,10 +122,10 @@ class CarriedStateGeneration(GenerationMixin):
                 model_kwargs[STATE_NAME] = self.empty_state()
             return
         if not use_cache:
-            raise ValueError(f"{STATE_NAME} needs the carried state; leave out use_cache=False")
+            raise ValueError("a state to go on from is not for use_cache=False; leave out one of them")
         if not isinstance(state, type(self.empty_state())):
             raise ValueError(
-                f"{STATE_NAME} is a {type(state).__name__}; {own} continues the state that a call of it returned, a"
+                f"the state to go on from is a {type(state).__name__}; {own} continues the state that a call of it returned, a"
                 f" {type(self.empty_state()).__name__}"
             )
         _repeat_rows(state, batch_size, max(generation_config.num_beams, generation_config.num_return_sequences))
