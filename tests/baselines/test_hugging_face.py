@@ -313,3 +313,13 @@ def test_gpt2_small_has_its_published_parameters():
         counts = count_parameters(plugin, plugin.build(config))
     assert sum(counts.values()) == 124_439_808
     assert counts["embedding"] == 50257 * 768
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generate_writes_ids_of_the_tasks_vocabulary_alone(checkpoint, beams):
+    folder, native = checkpoint
+    plugin = HuggingFacePlugin(str(folder))
+    model = plugin.build(plugin.with_vocabulary(plugin.presets[plugin.default_preset], 7)).eval()
+    prompt, options = tokens(2, 5) % 7, {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "num_beams": beams}
+    assert native.generate(prompt, **options).max() >= 7
+    assert model.generate(prompt, **options).max() < 7

@@ -45,3 +45,9 @@ def test_a_checkpoint_declares_that_its_shape_and_weights_are_given(tmp_path: Pa
     LlamaForCausalLM(LlamaConfig(vocab_size=300, num_key_value_heads=2, **shape)).save_pretrained(tmp_path)
     fixed = {"width", "parameters", "seeded-initialisation"}
     assert declared(f"hf:{tmp_path}", "presets", "vocabulary", "chunked", "deterministic", *fixed) == fixed
+
+
+@pytest.mark.transformers
+def test_generate_of_transformers_is_tried_and_what_goes_wrong_is_declared() -> None:
+    assert declared("hf:rwkv", "generate") == declared("hf:recurrent_gemma", "generate") == {"generate"}
+    assert declared("hf:gpt2", "generate") == declared("hf:mamba", "generate") == set()

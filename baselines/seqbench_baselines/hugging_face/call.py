@@ -109,9 +109,12 @@ class HarnessCall:
             keeps = isinstance(logits_to_keep, Tensor) or logits_to_keep != 0
             named = {"labels": labels, self.state_argument: past, "logits_to_keep": logits_to_keep if keeps else None}
             arguments |= own | {name: value for name, value in named.items() if value is not None}
-            return super().forward(  # type: ignore[misc]
+            output = super().forward(  # type: ignore[misc]
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **arguments
             )
+            if self.generating:
+                output.logits = output.logits[..., : self.harness_vocab_size]
+            return output
         if past is None and not use_cache:
             logits, state = self._fresh(input_ids, attention_mask), None
         else:

@@ -15,6 +15,7 @@ from seqbench.nn import state_of
 from seqbench_baselines.hugging_face.build import build_native, transformers_config
 from seqbench_baselines.hugging_face.call import adapt
 from seqbench_baselines.hugging_face.carried_state import attends_to_everything
+from seqbench_baselines.hugging_face.generation import generation_fault
 from seqbench_baselines.hugging_face.measure import measured_flops, measured_state_bytes
 from seqbench_baselines.hugging_face.settings import SHAPE_FIELDS, HuggingFaceSettings
 from seqbench_baselines.hugging_face.source import resolve_source
@@ -168,9 +169,12 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
         try:
             model.try_continuation()
         except RequestError as error:
-            return reasons | dict.fromkeys(_STATE_CLAUSES, str(error))
+            return reasons | dict.fromkeys((*_STATE_CLAUSES, "generate"), str(error))
         with torch.no_grad():
             state = state_of(model.eval()(torch.zeros(1, 2, dtype=torch.int64), use_cache=True))
+        fault = generation_fault(model)
+        if fault is not None:
+            reasons["generate"] = fault
         if not attends_to_everything(state):
             reasons["padding-state"] = (
                 "transformers cannot keep padding out of the state of this architecture; it is refused"

@@ -125,8 +125,8 @@ class CarriedStateGeneration(GenerationMixin):
             raise ValueError("a state to go on from is not for use_cache=False; leave out one of them")
         if not isinstance(state, type(self.empty_state())):
             raise ValueError(
-                f"the state to go on from is a {type(state).__name__}; {own} continues the state that a call of it returned, a"
-                f" {type(self.empty_state()).__name__}"
+                f"the state to go on from is a {type(state).__name__}; {own} continues the state that a call of it"
+                f" returned, a {type(self.empty_state()).__name__}"
             )
         _repeat_rows(state, batch_size, max(generation_config.num_beams, generation_config.num_return_sequences))
 
