@@ -8,21 +8,22 @@ from seqbench.errors import RequestError
 # Raise it whenever the same arguments would give other numbers.
 DATA_VERSION = 1
 # Every stream has its purpose in its seed, hence no two splits ever share a stream. "shared" is for what all splits
-# have in common, such as a grammar or a table of answers.
-SPLIT_IDS = {"training": 1, "validation": 2, "test": 3, "shared": 4}
+# have in common, such as a grammar or a table of answers; "replacement" for training samples in place of those that the
+# evaluation sets hold; "probe" for samples that are only looked at.
+SPLIT_IDS = {"training": 1, "validation": 2, "test": 3, "shared": 4, "replacement": 5, "probe": 6}
 
 
 class SymbolStream:
-    """An endless stream of random integers, seeded by (data version, split, first, second).
+    """An endless stream of random integers, seeded by (data version, split, *numbers).
 
-    Raises RequestError when `first` or `second` is outside 0 .. 2**64 - 1.
+    Streams of one split have equally many numbers. Raises RequestError when one is outside 0 .. 2**64 - 1.
     """
 
-    def __init__(self, split: str, first: int, second: int) -> None:
+    def __init__(self, split: str, *numbers: int) -> None:
         words: list[int] = []
         # Each number takes exactly two 32-bit words: SeedSequence concatenates words of numbers without marking where
         # one ends, so that numbers of varying width could spell the same seed.
-        for number in (DATA_VERSION, SPLIT_IDS[split], first, second):
+        for number in (DATA_VERSION, SPLIT_IDS[split], *numbers):
             if not 0 <= number < 2**64:
                 raise RequestError(f"seeds and indices are whole numbers from 0 to 2**64 - 1, not {number}")
             words += (number & 0xFFFFFFFF, number >> 32)

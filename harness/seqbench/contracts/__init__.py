@@ -1,6 +1,12 @@
 """What a plugin implements and what it may rely on: model, task and measurement contracts, documented settings."""
 
-from seqbench.contracts.measurement import LOOKBACK, Evaluation, Measurement, PublishedScore
+from seqbench.contracts.measurement import (
+    LOOKBACK,
+    Contamination,
+    Evaluation,
+    Measurement,
+    PublishedScore,
+)
 from seqbench.contracts.model import Ablation, Flops, ModelPlugin, WidthAxis
 from seqbench.contracts.settings import (
     SettingInfo,
@@ -16,6 +22,7 @@ __all__ = [
     "LOOKBACK",
     "Ablation",
     "Batch",
+    "Contamination",
     "Evaluation",
     "Flops",
     "Measurement",

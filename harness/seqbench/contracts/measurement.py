@@ -42,6 +42,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Contamination:
+    """How much of an evaluation set is no news to a model that was trained, or to whoever chose it.
+
+    Attributes:
+        split: the set, "validation" or "test".
+        items: in the set.
+        distinct: different ones among them.
+        in_training: whose whole input stood in a training sequence.
+        in_test: of a validation set, those that are in the test set too.
+        coordinates: of a part of the set; empty for all of it.
+    """
+
+    split: str
+    items: int
+    distinct: int
+    in_training: int
+    in_test: int
+    coordinates: Mapping[str, int | float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PublishedScore:
     """A score that a paper reports for what a task measures. Shown beside ours, never ranked with it.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from seqbench.contracts.measurement import Evaluation, PublishedScore
+from seqbench.contracts.measurement import Contamination, Evaluation, PublishedScore
 
 TaskConfig = TypeVar("TaskConfig")
 
@@ -243,6 +243,15 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
         The same predictions give the same evaluation. Both splits report the primary metric, as a finite number, with
         the primary coordinate among its coordinates.
         """
+
+    def contamination(self, seed: int, batches: int, batch_size: int) -> Sequence[Contamination]:
+        """What of the validation and the test set stood in the first `batches` training batches of `seed`.
+
+        For each split all of it first, and then the parts that hold something. Called once, after training. Nothing
+        where it is not counted, as it stands; then no test item may repeat or be found in training (`bench check`).
+        """
+        del seed, batches, batch_size
+        return ()
 
     def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
         """Score and weight of one record of `Evaluation.items`, so that models can be compared item by item.

@@ -42,7 +42,7 @@ class AddressUpdateTask(SyntheticTask[AddressUpdateConfig, Filler]):
 
     name = "address-update"
     summary = "a rule is bound to an address, then another to the same address: is the new one used?"
-    version = "1"
+    version = "2"
     config_class = AddressUpdateConfig
     presets = PRESETS
     primary_metric = "updated_accuracy"

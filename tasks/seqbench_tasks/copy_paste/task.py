@@ -32,14 +32,11 @@ class CopyPasteTask(SyntheticTask[CopyPasteConfig, Payload]):
     A sequence has 2N + F tokens: the last symbol of the paste is only predicted. Position t predicts the symbol that
     stands at t - (N + F): the look-back is N + F tokens for every pasted symbol, and N x log2(alphabet_size) bits
     have to be carried over it. Loss and accuracy count the pasted symbols only.
-
-    The stream of training, the validation set and the test set are seeded apart; single strings can still coincide
-    where few exist (two symbols of an alphabet of 32: 1024 strings).
     """
 
     name = "copy-paste"
     summary = "repeat a random string after a separator, measured over the look-back"
-    version = "1"
+    version = "2"
     config_class = CopyPasteConfig
     presets = PRESETS
     primary_metric = "byte_accuracy"
@@ -111,6 +108,10 @@ class CopyPasteTask(SyntheticTask[CopyPasteConfig, Payload]):
     def memory_bits(self, difficulty: Payload) -> float:
         """The payload has to be known when the paste begins."""
         return difficulty.length * math.log2(self.config.alphabet_size)
+
+    def sample_bits(self, difficulty: Payload) -> float:
+        """The payload is all there is."""
+        return self.memory_bits(difficulty)
 
     def notes(self) -> list[str]:
         """What the look-back is made of."""

@@ -20,7 +20,7 @@ class DelayedMatchTask(BitWindowTask):
 
     name = "delayed-match"
     summary = "does a bit equal the one N - 1 places before it, with N growing"
-    version = "1"
+    version = "2"
     presets = PRESETS
 
     def answers(self, bits: Ids, window: int) -> Ids:

@@ -42,7 +42,7 @@ class JointRecallTask(SyntheticTask[JointRecallConfig, Cell]):
 
     name = "joint-recall"
     summary = "multi-query joint recall: the value of a key depends on its context (HAX)"
-    version = "1"
+    version = "2"
     config_class = JointRecallConfig
     presets = PRESETS
     primary_coordinate = "contexts"
@@ -90,6 +90,10 @@ class JointRecallTask(SyntheticTask[JointRecallConfig, Cell]):
     def memory_bits(self, difficulty: Cell) -> float:
         """A value for each pair of context and key at the separator."""
         return difficulty.contexts * difficulty.keys * math.log2(self.config.values)
+
+    def sample_bits(self, difficulty: Cell) -> float:
+        """The values alone."""
+        return self.memory_bits(difficulty)
 
     def _cells(self) -> list[Cell]:
         config = self.config

@@ -49,7 +49,7 @@ class LatestValueTask(SyntheticTask[LatestValueConfig, Corridors]):
 
     name = "latest-value"
     summary = "keys are rewritten again and again: is the latest value answered, or an old one?"
-    version = "1"
+    version = "2"
     config_class = LatestValueConfig
     presets = PRESETS
     primary_coordinate = "corridor"
@@ -100,6 +100,11 @@ class LatestValueTask(SyntheticTask[LatestValueConfig, Corridors]):
         """The values of all keys, any of which may be asked for."""
         del difficulty
         return self.config.keys * math.log2(self.config.values)
+
+    def sample_bits(self, difficulty: Corridors) -> float:
+        """The values that are written."""
+        writes = self.config.keys + (difficulty.rounds - 1) * self.config.rewrites
+        return writes * math.log2(self.config.values)
 
     def notes(self) -> list[str]:
         """What the stale rate is."""

@@ -44,7 +44,7 @@ class MQARTask(SyntheticTask[MQARConfig, Pairs]):
 
     name = "mqar"
     summary = "multi-query associative recall: name the value of every key that comes again (Zoology)"
-    version = "1"
+    version = "2"
     config_class = MQARConfig
     presets = PRESETS
     primary_coordinate = "pairs"
@@ -91,6 +91,10 @@ class MQARTask(SyntheticTask[MQARConfig, Pairs]):
     def memory_bits(self, difficulty: Pairs) -> float:
         """Which of the different values belongs to each key, were the keys known."""
         return math.log2(math.perm(self.config.vocabulary - self.config.vocabulary // 2, difficulty.pairs))
+
+    def sample_bits(self, difficulty: Pairs) -> float:
+        """Keys and values alone."""
+        return math.log2(math.perm(self.config.vocabulary // 2 - 1, difficulty.pairs)) + self.memory_bits(difficulty)
 
     def notes(self) -> list[str]:
         """The level of a model that knows what was said and not of which key."""

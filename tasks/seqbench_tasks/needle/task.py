@@ -56,7 +56,7 @@ class NeedleTask(SyntheticTask[NeedleConfig, Length]):
 
     name = "needle"
     summary = "find keys, values and chains of variables in noise, at up to 64 times the training length"
-    version = "1"
+    version = "2"
     config_class = NeedleConfig
     presets = PRESETS
     primary_metric = "recall"
@@ -113,6 +113,11 @@ class NeedleTask(SyntheticTask[NeedleConfig, Length]):
         if config.variant == TRACKING:
             return math.log2(math.perm(config.keys, config.names))
         return config.needles * math.log2(config.values)
+
+    def sample_bits(self, difficulty: Length) -> float:
+        """The noise alone."""
+        noise = difficulty.length - self.config.shortest_length
+        return noise * math.log2(self.config.noise)
 
     def notes(self) -> list[str]:
         """What knowing the needles alone gives, and how long sequences are read."""

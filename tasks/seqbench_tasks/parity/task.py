@@ -20,7 +20,7 @@ class ParityTask(BitWindowTask):
 
     name = "parity"
     summary = "parity of the last N bits, with N growing"
-    version = "1"
+    version = "2"
     presets = PRESETS
 
     def answers(self, bits: Ids, window: int) -> Ids:

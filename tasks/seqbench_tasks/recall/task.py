@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqbench.contracts import IGNORED_LABEL, PublishedScore
-from seqbench_tasks.recall.config import FILLERS, KEYS, VALUES, RecallConfig
+from seqbench_tasks.recall.config import FILLERS, FRAME, KEYS, VALUES, RecallConfig
 from seqbench_tasks.recall.presets import PRESETS, published_scores
 from seqbench_tasks.synthetic import Difficulty, Draws, Samples, SyntheticTask
 
@@ -40,7 +40,7 @@ class RecallTask(SyntheticTask[RecallConfig, Pairs]):
 
     name = "recall"
     summary = "associative recall: name the value of the one key that is asked for (UniMatrix)"
-    version = "1"
+    version = "2"
     config_class = RecallConfig
     presets = PRESETS
     primary_coordinate = "pairs"
@@ -82,6 +82,12 @@ class RecallTask(SyntheticTask[RecallConfig, Pairs]):
     def memory_bits(self, difficulty: Pairs) -> float:
         """A value for each key, were the keys known: any of them may be asked for."""
         return difficulty.pairs * math.log2(VALUES)
+
+    def sample_bits(self, difficulty: Pairs) -> float:
+        """The keys and their values, and the filler."""
+        filler = difficulty.length - 3 * difficulty.pairs - FRAME
+        keys = math.log2(math.perm(KEYS, difficulty.pairs))
+        return keys + self.memory_bits(difficulty) + filler * math.log2(FILLERS)
 
     def published(self) -> Sequence[PublishedScore]:
         """The scores of the pilot, for its config alone."""

@@ -57,7 +57,7 @@ class RepeatAfterMeTask(SyntheticTask[RepeatAfterMeConfig, Context | Length]):
 
     name = "repeat-after-me"
     summary = "repeat a string, or what follows an n-gram in it, trained short and tested long"
-    version = "1"
+    version = "2"
     config_class = RepeatAfterMeConfig
     presets = PRESETS
     primary_coordinate = "length"
@@ -107,6 +107,18 @@ class RepeatAfterMeTask(SyntheticTask[RepeatAfterMeConfig, Context | Length]):
             return None
         new = difficulty.length - (self.config.ngram if self.config.variant == DUPLICATE else 0)
         return new * math.log2(self.config.alphabet_size)
+
+    def sample_bits(self, difficulty: Context | Length) -> float | None:
+        """The letters of a single string, of which an n-gram that is to stand twice takes some."""
+        if isinstance(difficulty, Context):
+            return None
+        free = difficulty.length - (self.config.ngram if self.config.variant == DUPLICATE else 0)
+        return free * math.log2(self.config.alphabet_size)
+
+    @property
+    def first_token(self) -> int:
+        """Every string begins with "$", also inside a context."""
+        return self.config.start
 
     def notes(self) -> list[str]:
         """The bound on models whose state does not grow, where the whole string has to be carried."""

@@ -42,7 +42,7 @@ class SelectivityTask(SyntheticTask[SelectivityConfig, Gaps]):
 
     name = "selectivity"
     summary = "follow the states of a random grammar through gaps and ambiguous words"
-    version = "1"
+    version = "2"
     config_class = SelectivityConfig
     presets = PRESETS
     primary_coordinate = LOOKBACK

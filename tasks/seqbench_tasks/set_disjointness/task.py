@@ -43,7 +43,7 @@ class SetDisjointnessTask(SyntheticTask[SetDisjointnessConfig, Sizes]):
 
     name = "set-disjointness"
     summary = "find the one token that two lists share, the short list first or last (JRT)"
-    version = "1"
+    version = "2"
     config_class = SetDisjointnessConfig
     presets = PRESETS
     primary_coordinate = "first"
@@ -91,6 +91,10 @@ class SetDisjointnessTask(SyntheticTask[SetDisjointnessConfig, Sizes]):
         """
         others = difficulty.second - 2
         return math.log2(math.comb(self.config.tokens - others, difficulty.first)) if others >= 0 else 0.0
+
+    def sample_bits(self, difficulty: Sizes) -> float:
+        """The first list, and what is left to choose for the second."""
+        return math.log2(math.perm(self.config.tokens, difficulty.first + difficulty.second - 1))
 
     def notes(self) -> list[str]:
         """The level of a model that knows one of the lists."""

@@ -57,6 +57,13 @@ class BitWindowConfig(SyntheticConfig):
         minimum=2,
         maximum=1024,
     )
+    least_length: int = setting(
+        25,
+        "strings about small windows go up to this many bits in training, and have as many in the validation and test "
+        "sets: shorter ones are so few that training would see all of them",
+        minimum=1,
+        maximum=2**20,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +75,14 @@ class BitWindowConfig(SyntheticConfig):
                 f"curriculum_batches {self.curriculum_batches} has nothing to add: windows names {self.windows[0]} "
                 "alone; name smaller windows before it or set curriculum_batches to 0"
             )
+
+    def longest(self, window: int) -> int:
+        """Bits of the longest training string about a window."""
+        return max(4 * window + 1, self.least_length)
+
+    def tested(self, window: int) -> int:
+        """Bits of the validation and test strings about a window."""
+        return max(self.test_length_multiple * window + 1, self.least_length)
 
     def windows_at(self, batch_index: int) -> tuple[int, ...]:
         """The windows that training batch `batch_index` is drawn from: the first one, and then one more at a time.
@@ -91,8 +106,8 @@ class BitString(Difficulty):
 class BitWindowTask(SyntheticTask[BitWindowConfig, BitString]):
     """Answer at each bit with a function of it and the window - 1 bits before it.
 
-    Strings of training have from N + 2 to 4N + 1 bits, every length equally likely and every window too, and each
-    string of a batch has its own. An answer has to bridge N - 1 tokens.
+    Strings of training have from N + 2 to 4N + 1 bits, or to 25 where that is more, every length equally likely and
+    every window too, and each string of a batch has its own. An answer has to bridge N - 1 tokens.
     """
 
     config_class = BitWindowConfig
@@ -110,7 +125,7 @@ class BitWindowTask(SyntheticTask[BitWindowConfig, BitString]):
     @property
     def longest_sequence(self) -> int:
         """Bits of the longest training string, that of the largest window."""
-        return 4 * self.config.windows[-1] + 1
+        return self.config.longest(self.config.windows[-1])
 
     @property
     def mixes_rows(self) -> bool:
@@ -119,11 +134,11 @@ class BitWindowTask(SyntheticTask[BitWindowConfig, BitString]):
 
     def training_mixture(self) -> Mapping[BitString, int]:
         """All windows, equally likely, at all lengths."""
-        return mixture_of(self.config.windows)
+        return mixture_of(self.config.windows, self.config.least_length)
 
     def training_mixture_at(self, batch_index: int) -> Mapping[BitString, int]:
         """The windows that the curriculum has come to."""
-        return mixture_of(self.config.windows_at(batch_index))
+        return mixture_of(self.config.windows_at(batch_index), self.config.least_length)
 
     def validation_set(self) -> Mapping[BitString, int]:
         """Every window at one length."""
@@ -158,6 +173,10 @@ class BitWindowTask(SyntheticTask[BitWindowConfig, BitString]):
         """
         return difficulty.window - 1 if self.config.labels == "every" else None
 
+    def sample_bits(self, difficulty: BitString) -> float:
+        """The bits themselves."""
+        return difficulty.length
+
     def evaluate(self, predictor: Predictor, split: str) -> Evaluation:
         """Accuracy by window, and the largest window that is solved: it and all smaller ones to 98 %; 0 for none."""
         evaluation = super().evaluate(predictor, split)
@@ -184,17 +203,19 @@ class BitWindowTask(SyntheticTask[BitWindowConfig, BitString]):
 
     @property
     def _tested(self) -> list[BitString]:
-        multiple = self.config.test_length_multiple
-        return [BitString(window, multiple * window + 1) for window in self.config.windows]
+        return [BitString(window, self.config.tested(window)) for window in self.config.windows]
 
 
 @lru_cache(maxsize=8)
-def mixture_of(windows: tuple[int, ...]) -> Mapping[BitString, int]:
-    """Strings of N + 2 to 4N + 1 bits for each window N, with weights that make windows and lengths equally likely."""
+def mixture_of(windows: tuple[int, ...], least_length: int) -> Mapping[BitString, int]:
+    """Strings of N + 2 to 4N + 1 bits for each window N, or to `least_length` where that is more, with weights that
+    make windows and lengths equally likely.
+    """
+    lengths = {window: range(window + 2, max(4 * window + 1, least_length) + 1) for window in windows}
     return {
-        BitString(window, length): _MIXTURE // (len(windows) * 3 * window)
+        BitString(window, length): _MIXTURE // (len(windows) * len(lengths[window]))
         for window in windows
-        for length in range(window + 2, 4 * window + 2)
+        for length in lengths[window]
     }
 
 
@@ -210,7 +231,8 @@ def multi_head(name: str) -> TaskPreset[BitWindowConfig]:
     Published: the windows from 2 on, joined by the next one, and one answer at the end of a string of N + 2 to 4N + 1
     bits. When the next one joins, how far they go, and the trainer's settings are ours.
     """
-    config = BitWindowConfig(windows=tuple(range(2, 21)), labels="end", curriculum_batches=16_000)
+    # Four times the smallest window and one more: as published, no string is longer.
+    config = BitWindowConfig(windows=tuple(range(2, 21)), labels="end", curriculum_batches=16_000, least_length=9)
     trainer = {"steps": 20_000, "batch_size": 128, "warmup_steps": 100, "evaluation_interval": 1000}
     summary = "windows of 2 to 20 bits that join one by one, an answer at the end alone; needs a GPU"
     return TaskPreset(config, summary, trainer, figure=f"{name}, multi-head curriculum (arXiv 2309.12927)")

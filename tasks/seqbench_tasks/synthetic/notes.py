@@ -1,7 +1,9 @@
 """Lines that tell what the scores of a generated task are to be set beside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from seqbench_tasks.synthetic.held_out import SampleSet
 from seqbench_tasks.synthetic.samples import Difficulty
 
 
@@ -38,6 +40,20 @@ def reach_note(lookbacks: Sequence[int], reach: int | None) -> list[str]:
         f"This model's attention bridges at most {reach:,} tokens: {beyond} of {len(lookbacks)} test look-backs are "
         "longer and need another memory."
     ]
+
+
+def sets_notes(sets: Iterable[SampleSet[Any]]) -> list[str]:
+    """Where there are so few samples that a set is smaller than it was asked to be, or not kept from training."""
+    lines = []
+    for each in sets:
+        if len(each.places) < each.asked:
+            lines.append(
+                f"The {each.split} set has {len(each.places)} different samples of {each.difficulty} instead of "
+                f"{each.asked}: there are few."
+            )
+        if not each.held_out:
+            lines.append(f"There are too few samples of {each.difficulty} to keep the {each.split} set from training.")
+    return lines
 
 
 def _percent(share: float) -> str:

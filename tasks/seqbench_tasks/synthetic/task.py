@@ -3,19 +3,21 @@
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seqbench.contracts import LOOKBACK, Batch, Evaluation, Measurement, Predictor, TaskPlugin
+from seqbench.contracts import LOOKBACK, Batch, Contamination, Evaluation, Measurement, Predictor, TaskPlugin
 from seqbench_tasks.streams import SymbolStream, below
 from seqbench_tasks.synthetic.config import EvaluationSizes
 from seqbench_tasks.synthetic.draws import CountedDraws, Draws, Ids
-from seqbench_tasks.synthetic.notes import bits_note, chance_note, reach_note
+from seqbench_tasks.synthetic.held_out import EvaluationSets, Place
+from seqbench_tasks.synthetic.notes import bits_note, chance_note, reach_note, sets_notes
 from seqbench_tasks.synthetic.samples import Difficulty, Samples, padded_batch
 from seqbench_tasks.synthetic.score import Names, measure, score
 
@@ -24,6 +26,8 @@ Rung = TypeVar("Rung", bound=Difficulty)
 
 # Tokens of one forward call, at most, unless a single sequence is longer: evaluation runs in bounded memory.
 TOKENS_PER_CALL = 16_384
+# Draws of one training row after which there is taken to be none that training may see.
+_ROW_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,19 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         del difficulty
         return None
 
+    def sample_bits(self, difficulty: Rung) -> float | None:
+        """-log2 of the probability of the likeliest inputs of a sample, or less; None if not known.
+
+        It is what tells that no sample can come twice. Where it is not known, or small, samples are compared.
+        """
+        del difficulty
+        return None
+
+    @property
+    def first_token(self) -> int | None:
+        """The id that each sample begins with, where training sequences hold several; None where they hold one."""
+        return None
+
     def sequence_length(self, difficulty: Rung) -> int:
         """Tokens of a sequence; found out with one sample, unless a task with very long ones says it at once."""
         return self._size(difficulty).tokens
@@ -140,23 +157,52 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
     def training_batch(self, seed: int, index: int, batch_size: int) -> Batch:
         """Batch `index` of the training stream of `seed`; its first k rows are the same for every batch_size >= k.
 
-        Raises RequestError when seed or index is outside 0 .. 2**64 - 1.
+        Rows that hold a sample of the evaluation sets are drawn again, of the same difficulty. Raises RequestError when
+        seed or index is outside 0 .. 2**64 - 1.
         """
-        stream, mixture = SymbolStream("training", seed, index), self.training_mixture_at(index)
-        if self.mixes_rows:
-            # Rows take equal shares of the stream, so that a row does not depend on the difficulties before it.
-            width = 1 + max(self._size(difficulty).numbers for difficulty in mixture)
-            numbers = stream.draw(batch_size * width).reshape(batch_size, width)
-            return self._mixed_batch(mixture, numbers)
-        [difficulty] = _pick(mixture, stream.draw(1))
-        width = self._size(difficulty).numbers
-        return self._samples(difficulty, stream.draw(batch_size * width).reshape(batch_size, width)).batch
+        batch, difficulties = self._drawn_batch(seed, index, batch_size)
+        rows = self.evaluation_sets.rows_held_out(batch.input_ids.numpy(), batch.lengths)
+        if not rows.size:
+            return batch
+        input_ids, labels = batch.input_ids.clone(), batch.labels.clone()
+        for row in rows.tolist():
+            other = self._replacement(difficulties[row], SymbolStream("replacement", seed, index, row))
+            length = other.input_ids.shape[1]
+            input_ids[row, :length] = torch.from_numpy(other.input_ids[0])
+            labels[row, :length] = torch.from_numpy(other.labels[0])
+        return Batch(input_ids, labels, batch.attention_mask)
 
     def evaluation_samples(self, split: str, difficulty: Rung, start: int, stop: int) -> Samples:
         """Samples start..stop-1 of one difficulty of "validation" or "test"; no seed of a run enters."""
+        return self.samples_at(split, difficulty, self.evaluation_sets.places(split, difficulty, start, stop))
+
+    @cached_property
+    def evaluation_sets(self) -> EvaluationSets[Rung]:
+        """The samples of validation and test: without repeats, and what training leaves out."""
+        return EvaluationSets(self)
+
+    def samples_at(self, split: str, difficulty: Rung, places: Sequence[Place]) -> Samples:
+        """The evaluation samples that are drawn at these places."""
         width, first = self._size(difficulty).numbers, self.evaluation_stream(difficulty)
-        numbers = [SymbolStream(split, first, index).draw(width) for index in range(start, stop)]
+        numbers = [
+            SymbolStream(split, first, place.index).draw((place.attempt + 1) * width)[place.attempt * width :]
+            for place in places
+        ]
         return self._samples(difficulty, np.stack(numbers))
+
+    def probe(self, difficulty: Rung, count: int) -> Samples:
+        """Samples of no split."""
+        width, stream = self._size(difficulty).numbers, SymbolStream("probe", self.evaluation_stream(difficulty))
+        return self._samples(difficulty, stream.draw(count * width).reshape(count, width))
+
+    def contamination(self, seed: int, batches: int, batch_size: int) -> Sequence[Contamination]:
+        """What of both sets the batches hold; the stream is gone through again where something may be."""
+
+        def rows(index: int) -> tuple[Ids, Sequence[int]]:
+            batch = self.training_batch(seed, index, batch_size)
+            return batch.input_ids.numpy(), batch.lengths
+
+        return self.evaluation_sets.contamination(rows, batches)
 
     @torch.no_grad()
     def evaluate(self, predictor: Predictor, split: str) -> Evaluation:
@@ -193,14 +239,13 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
             chance_note({difficulty: self.chance(difficulty) for difficulty in test}),
             *bits_note({difficulty: self.memory_bits(difficulty) for difficulty in test}),
             *reach_note(lookbacks, attention_reach),
+            *sets_notes(self.evaluation_sets),
             *self.notes(),
         ]
 
     def _evaluation_set(self, split: str) -> Mapping[Rung, int]:
-        if split == "test":
-            return self.test_set()
-        if split == "validation":
-            return self.validation_set()
+        if split in ("validation", "test"):
+            return self.evaluation_sets.of(split)
         raise ValueError(f"split must be 'validation' or 'test', not {split!r}")
 
     def _lookback(self, difficulty: Rung) -> dict[str, int]:
@@ -216,16 +261,39 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         for start in range(0, count, step):
             yield self.evaluation_samples(split, difficulty, start, min(start + step, count))
 
-    def _mixed_batch(self, mixture: Mapping[Rung, int], numbers: NDArray[np.uint64]) -> Batch:
-        """Rows of their own difficulties: the first number of a row decides, the next ones make the sample."""
+    def _drawn_batch(self, seed: int, index: int, batch_size: int) -> tuple[Batch, Sequence[Rung]]:
+        """The batch as it is drawn, and the difficulty of each row."""
+        stream, mixture = SymbolStream("training", seed, index), self.training_mixture_at(index)
+        if self.mixes_rows:
+            # Rows take equal shares of the stream, so that a row does not depend on the difficulties before it.
+            width = 1 + max(self._size(difficulty).numbers for difficulty in mixture)
+            numbers = stream.draw(batch_size * width).reshape(batch_size, width)
+            difficulties = _pick(mixture, numbers[:, 0])
+            return self._mixed_batch(difficulties, numbers[:, 1:]), difficulties
+        [difficulty] = _pick(mixture, stream.draw(1))
+        width = self._size(difficulty).numbers
+        samples = self._samples(difficulty, stream.draw(batch_size * width).reshape(batch_size, width))
+        return samples.batch, [difficulty] * batch_size
+
+    def _mixed_batch(self, difficulties: Sequence[Rung], numbers: NDArray[np.uint64]) -> Batch:
+        """Rows of their own difficulties, each from its row of numbers."""
         rows: dict[Rung, list[int]] = {}
-        for row, difficulty in enumerate(_pick(mixture, numbers[:, 0])):
+        for row, difficulty in enumerate(difficulties):
             rows.setdefault(difficulty, []).append(row)
         parts: list[tuple[Ids, Samples]] = []
         for difficulty, chosen in rows.items():
-            own = numbers[chosen, 1 : 1 + self._size(difficulty).numbers]
+            own = numbers[chosen, : self._size(difficulty).numbers]
             parts.append((np.asarray(chosen), self._samples(difficulty, own)))
         return padded_batch(parts, self.padding)
+
+    def _replacement(self, difficulty: Rung, stream: SymbolStream) -> Samples:
+        """One training sample that holds none of the evaluation sets: the first of `stream`."""
+        width = self._size(difficulty).numbers
+        for _ in range(_ROW_ATTEMPTS):
+            samples = self._samples(difficulty, stream.draw(width)[None])
+            if not self.evaluation_sets.rows_held_out(samples.input_ids, [samples.input_ids.shape[1]]).size:
+                return samples
+        raise ValueError(f"{self.name}: training samples of {difficulty} are all in the validation or test set")
 
     def _size(self, difficulty: Rung) -> _Size:
         if difficulty not in self._sizes:
