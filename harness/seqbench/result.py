@@ -94,8 +94,15 @@ def outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dict
         "seconds": state.seconds,
         "micro_batch_size": state.micro_batch_size,
         "data_order_sha256": state.data_order,
+        "contamination": _contamination(plan, state.step),
         "measurements": [dataclasses.asdict(measurement) for measurement in evaluation.measurements],
     }
+
+
+def _contamination(plan: RunPlan, steps: int) -> list[dict[str, Any]]:
+    """What of the evaluation sets the model saw in so many steps; empty where the task does not count it."""
+    counted = plan.task.contamination(plan.seed, steps, plan.trainer.batch_size)
+    return [dataclasses.asdict(each) for each in counted]
 
 
 def with_kernel_paths(plan: RunPlan, result: dict[str, Any], taken: Mapping[str, Sequence[str]]) -> dict[str, Any]:

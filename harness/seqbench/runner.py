@@ -223,8 +223,8 @@ def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedM
     if result["status"] != "complete":
         raise RunFailure(TRAINING_FAILED, f"the run that trains the model failed ({folder.path})")
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
-    # A result from before paths were recorded has none.
-    known |= {key: result[key] for key in ("kernels", "continued") if key in result}
+    # A result from before they were recorded has none.
+    known |= {key: result[key] for key in ("kernels", "continued", "contamination") if key in result}
     return load_trained(plan, folder), {**known, "trained_in": trained.folder_name}
 
 

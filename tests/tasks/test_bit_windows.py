@@ -40,20 +40,23 @@ def window_of(config, inputs):
 
 
 @both
-@settings(max_examples=40)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(2, 12), min_size=1, max_size=4, unique=True).map(sorted),
     st.sampled_from(["every", "end"]),
+    st.sampled_from([1, 25]),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**40),
 )
-def test_every_string_names_its_window_and_is_answered_by_definition(task_class, windows, labels, seed, index):
-    config = BitWindowConfig(windows=tuple(windows), labels=labels)
+def test_every_string_names_its_window_and_is_answered_by_definition(task_class, windows, labels, least, seed, index):
+    config = BitWindowConfig(
+        windows=tuple(windows), labels=labels, least_length=least, test_samples=20, validation_samples=5
+    )
     task = task_class(config)
-    assert task.vocab_size == 2 * len(windows) and task.longest_sequence == 4 * windows[-1] + 1
+    assert task.vocab_size == 2 * len(windows) and task.longest_sequence == max(4 * windows[-1] + 1, least)
     for inputs, expected in rows_of(task.training_batch(seed, index, 6)):
         window = window_of(config, inputs)
-        assert window + 2 <= len(inputs) < 4 * window + 2
+        assert window + 2 <= len(inputs) <= max(4 * window + 1, least)
         assert expected == answers(task_class, [token % 2 for token in inputs], window, labels)
 
 
@@ -64,7 +67,7 @@ def test_the_first_rows_of_a_batch_do_not_depend_on_its_size(task_class):
 
 
 def test_bits_are_even_coins_and_windows_and_lengths_equally_likely():
-    task = ParityTask(BitWindowConfig(windows=(2, 5)))
+    task = ParityTask(BitWindowConfig(windows=(2, 5), least_length=9))
     rows = [inputs for index in range(60) for inputs, _ in rows_of(task.training_batch(0, index, 100))]
     assert within_sampling_error(shares([inputs[0] // 2 for inputs in rows], 2), [1 / 2] * 2, len(rows))
     lengths = [len(inputs) - 7 for inputs in rows if inputs[0] >= 2]
@@ -138,6 +141,19 @@ def test_strings_of_the_test_set_can_be_longer_than_those_of_training(task_class
     assert task_class(config).longest_sequence == 33
 
 
+def test_strings_about_small_windows_are_not_so_short_that_training_would_see_them_all():
+    config = dataclasses.replace(LADDER, windows=(2, 5, 6, 7))
+    assert [config.longest(window) for window in config.windows] == [25, 25, 25, 29]
+    assert [config.tested(window) for window in config.windows] == [25, 25, 25, 29]
+    longer = dataclasses.replace(config, test_length_multiple=8)
+    assert [longer.tested(window) for window in config.windows] == [25, 41, 49, 57]
+    lengths = {rung.length for rung in ParityTask(config).training_mixture() if rung.window == 2}
+    assert lengths == set(range(4, 26))
+    # As published.
+    published = ParityTask.presets["multi-head"].config
+    assert [published.longest(window) for window in published.windows] == [4 * n + 1 for n in published.windows]
+
+
 def test_the_curriculum_adds_one_window_after_the_other():
     config = dataclasses.replace(LADDER, curriculum_batches=30)
     seen = [config.windows_at(index) for index in range(40)]
@@ -165,7 +181,7 @@ def test_wrong_settings_say_what_is_wrong(changes, message):
 
 
 @pytest.mark.parametrize(
-    "task_class, digest", [(ParityTask, "8eb06a0f023569d4"), (DelayedMatchTask, "9e7be34d0a55104a")]
+    "task_class, digest", [(ParityTask, "7b4d95c643b1293a"), (DelayedMatchTask, "cb56a04b91e4ee29")]
 )
 def test_the_data_is_the_one_that_was_recorded(task_class, digest):
     """Changes only together with the task's version."""

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import seqbench
+from seqbench.report.contamination import contamination_notes
 from seqbench.report.results import Result, label_of
 
 _CARD = """---
@@ -23,7 +24,7 @@ Trained and tested by seqbench {version}: run {hash}, seed {seed}, {precision} o
 ## Test set
 
 {measurements}
-
+{contamination}
 ## Load
 
 ```python
@@ -46,6 +47,7 @@ def model_card(result: Result, model: PreTrainedModel) -> str:
         parameters=result["parameters_total"],
         non_embedding=result["parameters_non_embedding"],
         measurements=_measurements(result),
+        contamination="".join(f"\n{line.text}.\n" for line in contamination_notes([result])),
         loading=_loading(model),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from seqbench.contracts import LOOKBACK
 from seqbench.report.circumstances import continuation_notes, path_notes
+from seqbench.report.contamination import contamination_notes
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ReadItems
 from seqbench.report.published import published_lines
@@ -36,7 +37,8 @@ def run_report(result: Result) -> Document:
     if result["status"] != "complete":
         return Document([Line(failure_line(result), "bold red")])
     parts: list[Sheet | Line] = [_facts_sheet([result]), _measurements_sheet(result), *published_lines(result)]
-    return Document([*parts, *continuation_notes([result]), *_notes([result]), *_confounds([result])])
+    parts += [*contamination_notes([result]), *continuation_notes([result])]
+    return Document([*parts, *_notes([result]), *_confounds([result])])
 
 
 def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Document:
@@ -48,7 +50,7 @@ def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Docum
     if not complete(results):
         return Document(failures, {"verdicts": None})
     parts: list[Sheet | Line] = [_curves_sheet(results), *_legend(results), _facts_sheet(results)]
-    parts += published_lines(complete(results)[0])
+    parts += [*published_lines(complete(results)[0]), *contamination_notes(results)]
     parts += [*_hardware_notes(results), *path_notes(results), *continuation_notes(results)]
     parts += [*_notes(results), *_confounds(results), *failures]
     judgement = judge(results, read_items)

@@ -98,6 +98,11 @@ class SampleSet(Generic[Rung]):
     digests: Digests = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     held_out: bool = True
 
+    @property
+    def known(self) -> set[int]:
+        """The fingerprints."""
+        return set(self.digests.tolist())
+
     def shortened(self, count: int) -> "SampleSet[Rung]":
         """The first `count` samples."""
         return SampleSet(self.split, self.difficulty, self.asked, self.places[:count], self.digests[:count])
@@ -112,7 +117,7 @@ class EvaluationSets(Generic[Rung]):
 
     def __init__(self, task: Source[Rung]) -> None:
         self._task = task
-        sets = list(_without_repeats(task))
+        sets = _without_repeats(task)
         self._sets = {(each.split, each.difficulty): each for each in _kept_from_training(task, sets)}
         self._lengths = np.unique([task.sequence_length(each.difficulty) for each in self if each.digests.size])
         self._held_out, self._shared = (
@@ -175,31 +180,36 @@ class EvaluationSets(Generic[Rung]):
         yield from (each for each in counted if each.in_training or each.in_test)
 
 
-def _without_repeats(task: Source[Rung]) -> Iterator[SampleSet[Rung]]:
-    """The sets as they are drawn, no sample twice in one of them; those of validation are none of test where it can be.
+def _without_repeats(task: Source[Rung]) -> list[SampleSet[Rung]]:
+    """The sets as they are drawn, no sample twice: a set ends where no more are found.
 
-    A set ends where no more are found.
+    Samples of which there are too few for both sets are divided between them.
     """
-    tested: set[int] = set()
-    for split in _SPLITS:
-        seen = set(tested)
-        for difficulty, count in (task.test_set() if split == "test" else task.validation_set()).items():
-            if _is_sure(task, difficulty):
-                yield SampleSet(split, difficulty, count, list(map(Place, range(count))))
-                continue
-            drawn = _distinct(task, split, difficulty, count, seen)
-            if len(drawn.places) < min(FEWEST, count):
-                drawn = _distinct(task, split, difficulty, count, seen - tested)
-            # A difficulty whose samples all belong to another one.
-            drawn = drawn if drawn.places else _distinct(task, split, difficulty, count, set())
-            seen |= set(drawn.digests.tolist())
-            yield drawn
-        tested = seen
+    tests: dict[Rung, SampleSet[Rung]] = {}
+    validations: dict[Rung, SampleSet[Rung]] = {}
+    seen: set[int] = set()
+    for difficulty, count in task.test_set().items():
+        tests[difficulty] = _distinct(task, "test", difficulty, count, seen)
+        seen |= tests[difficulty].known
+    for difficulty, count in task.validation_set().items():
+        drawn, tested = _distinct(task, "validation", difficulty, count, seen), tests.get(difficulty)
+        if tested is not None and len(drawn.places) < count:
+            found = len(tested.places) + len(drawn.places)
+            tests[difficulty] = tested.shortened(max(1, found * tested.asked // (tested.asked + count)))
+            seen -= tested.known - tests[difficulty].known
+            drawn = _distinct(task, "validation", difficulty, count, seen)
+        validations[difficulty] = drawn
+        seen |= drawn.known
+    sets = [*tests.values(), *validations.values()]
+    # A difficulty whose samples are all in the sets of others.
+    return [each if each.places else _distinct(task, each.split, each.difficulty, each.asked, set()) for each in sets]
 
 
 def _distinct(task: Source[Rung], split: str, difficulty: Rung, count: int, seen: set[int]) -> SampleSet[Rung]:
     """`count` samples of which none is among `seen` nor comes twice; fewer where there are no more."""
-    places = list(map(Place, range(count)))
+    places, bits = list(map(Place, range(count))), task.sample_bits(difficulty)
+    if bits is not None and bits >= SURE_BITS:
+        return SampleSet(split, difficulty, count, places)
     taken: dict[int, Place] = {}
     for attempt in range(ATTEMPTS):
         digests = _digests_at(task, split, difficulty, places)
@@ -231,10 +241,12 @@ def _kept_from_training(task: Source[Rung], sets: list[SampleSet[Rung]]) -> list
         held_out = _union(each.digests for each in sets if each.held_out)
         factors: dict[Rung, float] = {}
         for probe in probes:
-            share, hit = probe.share(held_out), probe.hit(held_out)
-            for each in sets if share > LARGEST_SHARE else ():
-                if each.held_out and _among(each.digests, hit).any():
-                    factors[each.difficulty] = min(factors.get(each.difficulty, 1.0), LARGEST_SHARE / share)
+            share = probe.share(held_out)
+            if share > LARGEST_SHARE:
+                # Of the sets whose samples it holds, the one that takes most.
+                shares = {probe.share(np.sort(each.digests)): each.difficulty for each in sets if each.held_out}
+                most = shares[max(shares)]
+                factors[most] = min(factors.get(most, 1.0), LARGEST_SHARE / share)
         if not factors:
             return sets
         sets = _smaller(sets, whole, factors)
@@ -266,10 +278,6 @@ class _Probe:
     rows: Ids
     digests: Digests
     count: int
-
-    def hit(self, held_out: Digests) -> Digests:
-        """The parts that are held out, ascending."""
-        return np.unique(self.digests[_among(self.digests, held_out)])
 
     def share(self, held_out: Digests) -> float:
         """Of the samples that have such a part."""
@@ -304,11 +312,6 @@ def _parts(ids: Ids, row_lengths: Ids, lengths: Ids, first_token: int | None) ->
     inside = first + lengths <= row_lengths[rows]
     rows, first, lengths = rows[inside], first[inside], lengths[inside]
     return rows, PartialSums(ids).parts(rows, first, lengths)
-
-
-def _is_sure(task: Source[Rung], difficulty: Rung) -> bool:
-    bits = task.sample_bits(difficulty)
-    return bits is not None and bits >= SURE_BITS
 
 
 def _among(digests: Digests, known: Digests) -> NDArray[np.bool_]:

@@ -16,5 +16,6 @@ TASK_CLAUSES: dict[str, Clause] = clause_table(
         "repeatable": evaluation.repeatable,
         "evaluation-calls": evaluation.evaluation_calls,
         "splits-apart": evaluation.splits_apart,
+        "held-out": evaluation.held_out,
     }
 )

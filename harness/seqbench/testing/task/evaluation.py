@@ -176,6 +176,34 @@ def splits_apart(subject: TaskSubject) -> None:
             )
 
 
+def held_out(subject: TaskSubject) -> None:
+    """No test sequence comes twice, and none is found in the first training batches, unless the task counts it itself.
+
+    What `contamination` says of the same batches may be so, and is printed with every result.
+    """
+    task = subject.fresh()
+    _, predictor = subject.evaluations["test"]
+    asked = [row for ids, mask in predictor.calls for row in _listed_rows(ids, mask)]
+    different = set(asked)
+    for seed in range(_SEARCHED_SEEDS):
+        counted = task.contamination(seed, _SEARCHED_BATCHES, _SEARCHED_ROWS)
+        whole = next((each for each in counted if each.split == "test" and not each.coordinates), None)
+        repeated, seen = (whole.items - whole.distinct, whole.in_training) if whole is not None else (0, 0)
+        if len(asked) - len(different) > repeated:
+            raise ClauseFailure(
+                f"{len(asked) - len(different)} of {len(asked)} test sequences are repeats of others",
+                "draw a sample again that the set has already, or count it in contamination()",
+            )
+        trained = different & _training_rows(task, seed, _SEARCHED_ROWS)
+        found = sum(row in trained for row in asked)
+        if found > seen:
+            raise ClauseFailure(
+                f"{found} of {len(asked)} test sequences occur in the first {_SEARCHED_BATCHES} batches of training"
+                f" seed {seed}" + (f", and contamination() counts {seen}" if seen else ""),
+                "leave them out of training, make sequences longer, or count them in contamination()",
+            )
+
+
 def _training_rows(task: TaskPlugin[Any], seed: int, size: int) -> set[tuple[int, ...]]:
     found: set[tuple[int, ...]] = set()
     for index in range(_SEARCHED_BATCHES):
@@ -185,6 +213,11 @@ def _training_rows(task: TaskPlugin[Any], seed: int, size: int) -> set[tuple[int
 
 
 def _rows(ids: Tensor, mask: Tensor | None) -> set[tuple[int, ...]]:
+    """The different rows, their real tokens alone."""
+    return set(_listed_rows(ids, mask))
+
+
+def _listed_rows(ids: Tensor, mask: Tensor | None) -> list[tuple[int, ...]]:
     """The real tokens of every row."""
     real = torch.ones_like(ids) if mask is None else mask
-    return {tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)}
+    return [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]

@@ -21,7 +21,7 @@ from seqbench.testing.report import ClauseFailure
 ROWS = 8
 
 # Clauses about training data.
-_OF_TRAINING = ("batches", "reproducible", "distinct", "splits-apart")
+_OF_TRAINING = ("batches", "reproducible", "distinct", "splits-apart", "held-out")
 
 
 @dataclass
