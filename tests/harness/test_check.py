@@ -79,6 +79,16 @@ def test_a_wrong_task_fails_what_it_breaks_and_nothing_else(task):
     assert report.failed_clauses == wrong_tasks.WRONG[task], report.text()
 
 
+def test_a_task_that_counts_what_it_trains_on_keeps_the_clause(monkeypatch):
+    monkeypatch.setattr(wrong_tasks.CountsTooFewOfThem, "counted", 2)
+    report = examine_task_plugin(wrong_tasks.CountsTooFewOfThem, clauses=["held-out"])
+    assert not report.failures, report.text()
+    report = examine_task_plugin(wrong_tasks.TrainsOnTwoTestItems, clauses=["held-out"])
+    assert report.failures[0].message == "2 of 24 test sequences occur in the first 16 batches of training seed 0"
+    report = examine_task_plugin(wrong_tasks.RepeatsTestItems, clauses=["held-out"])
+    assert report.failures[0].message == "1 of 24 test sequences are repeats of others"
+
+
 def test_every_clause_has_a_task_that_fails_it():
     assert set().union(*wrong_tasks.WRONG.values()) == TASK_CLAUSES.keys()
 

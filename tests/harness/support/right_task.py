@@ -27,7 +27,7 @@ ROWS, ROWS_PER_CALL = 24, 8
 @dataclass(frozen=True)
 class RightTaskSettings:
     symbols: int = setting(9, "different tokens; id 0 is padding", minimum=3)
-    length: int = setting(12, "tokens of the longest sequence", minimum=4)
+    length: int = setting(12, "tokens of the longest sequence", minimum=6)
 
     def __post_init__(self):
         check_settings(self)
@@ -95,7 +95,7 @@ class RightTask(TaskPlugin[RightTaskSettings]):
 
     def batch(self, generator, rows):
         shape = (rows, self.config.length)
-        lengths = generator.integers(4, self.config.length + 1, size=(rows, 1))
+        lengths = generator.integers(6, self.config.length + 1, size=(rows, 1))
         mask = torch.from_numpy((np.arange(self.config.length) < lengths).astype(np.int64))
         tokens = torch.from_numpy(generator.integers(1, self.config.symbols, size=shape)) * mask
         labels = tokens.roll(1, dims=1).masked_fill(mask == 0, IGNORED_LABEL)

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from right_task import RightTask, RightTaskSettings
+from right_task import ROWS, RightTask, RightTaskSettings
 
-from seqbench.contracts import IGNORED_LABEL, Evaluation, TaskPreset
+from seqbench.contracts import IGNORED_LABEL, Contamination, Evaluation, TaskPreset
 
 WRONG: dict[type, set[str]] = {}
 
@@ -83,7 +83,7 @@ class NothingToLearn(RightTask):
         return dataclasses.replace(batch, labels=torch.full_like(batch.labels, IGNORED_LABEL))
 
 
-@fails("batches", "evaluation", "items", "repeatable", "evaluation-calls", "splits-apart")
+@fails("batches", "evaluation", "items", "repeatable", "evaluation-calls", "splits-apart", "held-out")
 class PaddingOutsideVocabulary(RightTask):
     """Its padding id is one that the vocabulary does not count."""
 
@@ -205,7 +205,7 @@ class AsksForMoreAtOnce(RightTask):
         return 4 * self.config.length
 
 
-@fails("splits-apart")
+@fails("splits-apart", "held-out")
 class TestsOnTraining(RightTask):
     """The test set is the beginning of the training stream."""
 
@@ -225,3 +225,40 @@ class RunsOut(RightTask):
         if index >= 30:
             raise IndexError("no batch after 30")
         return super().training_batch(seed, index, batch_size)
+
+
+@fails("held-out")
+class RepeatsTestItems(RightTask):
+    split = "training"
+
+    def evaluate(self, predictor, split):
+        self.split = split
+        return super().evaluate(predictor, split)
+
+    def batch(self, generator, rows):
+        batch = super().batch(generator, rows)
+        if rows == ROWS and self.split == "test":
+            for tensor in (batch.input_ids, batch.labels, batch.attention_mask):
+                tensor[7] = tensor[2]
+        return batch
+
+
+@fails("held-out")
+class TrainsOnTwoTestItems(RightTask):
+    """In a few of its batches, and says nothing of it."""
+
+    def training_batch(self, seed, index, batch_size):
+        batch = super().training_batch(seed, index, batch_size)
+        if index in (2, 5):
+            tested = self.batch(self.generator("test", 0, 0), ROWS)
+            batch.input_ids[0], batch.labels[0] = tested.input_ids[index], tested.labels[index]
+            batch.attention_mask[0] = tested.attention_mask[index]
+        return batch
+
+
+@fails("held-out")
+class CountsTooFewOfThem(TrainsOnTwoTestItems):
+    counted = 1
+
+    def contamination(self, seed, batches, batch_size):
+        return [Contamination("test", ROWS, ROWS, self.counted, 0)]

@@ -1,5 +1,6 @@
 """Clauses on evaluation: its measurements and items, repeats, and what it asks of a model."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -153,12 +154,7 @@ def splits_apart(subject: TaskSubject) -> None:
 
     Where few sequences exist, some coincide by chance.
     """
-    task = subject.fresh()
-    # A stream may depend on the batch size: those are tried in which the sets may have been drawn from it.
-    sizes = {_SEARCHED_ROWS}
-    for _, predictor in subject.evaluations.values():
-        rows = [len(ids) for ids, _ in predictor.calls]
-        sizes |= {min(count, 16 * _SEARCHED_ROWS) for count in (max(rows), sum(rows))}
+    task, sizes = subject.fresh(), _searched_sizes(subject)
     trained: set[tuple[int, ...]] = set()
     for seed in range(_SEARCHED_SEEDS):
         for size in sizes:
@@ -185,8 +181,8 @@ def held_out(subject: TaskSubject) -> None:
     _, predictor = subject.evaluations["test"]
     asked = [row for ids, mask in predictor.calls for row in _listed_rows(ids, mask)]
     different = set(asked)
-    for seed in range(_SEARCHED_SEEDS):
-        counted = task.contamination(seed, _SEARCHED_BATCHES, _SEARCHED_ROWS)
+    for seed, size in itertools.product(range(_SEARCHED_SEEDS), _searched_sizes(subject)):
+        counted = task.contamination(seed, _SEARCHED_BATCHES, size)
         whole = next((each for each in counted if each.split == "test" and not each.coordinates), None)
         repeated, seen = (whole.items - whole.distinct, whole.in_training) if whole is not None else (0, 0)
         if len(asked) - len(different) > repeated:
@@ -194,7 +190,7 @@ def held_out(subject: TaskSubject) -> None:
                 f"{len(asked) - len(different)} of {len(asked)} test sequences are repeats of others",
                 "draw a sample again that the set has already, or count it in contamination()",
             )
-        trained = different & _training_rows(task, seed, _SEARCHED_ROWS)
+        trained = different & _training_rows(task, seed, size)
         found = sum(row in trained for row in asked)
         if found > seen:
             raise ClauseFailure(
@@ -202,6 +198,15 @@ def held_out(subject: TaskSubject) -> None:
                 f" seed {seed}" + (f", and contamination() counts {seen}" if seen else ""),
                 "leave them out of training, make sequences longer, or count them in contamination()",
             )
+
+
+def _searched_sizes(subject: TaskSubject) -> list[int]:
+    """Batch sizes that are tried: a stream may depend on it, and the sets may have been drawn from one of these."""
+    sizes = {_SEARCHED_ROWS}
+    for _, predictor in subject.evaluations.values():
+        rows = [len(ids) for ids, _ in predictor.calls]
+        sizes |= {min(count, 16 * _SEARCHED_ROWS) for count in (max(rows), sum(rows))}
+    return sorted(sizes)
 
 
 def _training_rows(task: TaskPlugin[Any], seed: int, size: int) -> set[tuple[int, ...]]:
