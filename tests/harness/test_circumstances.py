@@ -172,6 +172,5 @@ def test_an_allocation_that_the_machine_had_room_for_is_the_others_fault() -> No
 
 def test_every_circumstance_can_be_told_in_words() -> None:
     for reason, words in Circumstance.WORDS.items():
-        assert (
-            str(Circumstance(reason, "detail")) == f"{words} (detail); when that has changed, the same command goes on"
-        )
+        goes_on = "begins anew" if reason == "removed" else "goes on when that has changed"
+        assert str(Circumstance(reason, "detail")) == f"{words} (detail); the same command {goes_on}"
