@@ -113,7 +113,9 @@ class HarnessCall:
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **arguments
             )
             if self.generating:
-                output.logits = output.logits[..., : self.harness_vocab_size]
+                # Beam search goes by the width that the config has.
+                outside = torch.arange(output.logits.shape[-1], device=self.device) >= self.harness_vocab_size
+                output.logits = output.logits.masked_fill(outside, -torch.inf)
             return output
         if past is None and not use_cache:
             logits, state = self._fresh(input_ids, attention_mask), None

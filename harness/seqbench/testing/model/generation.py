@@ -57,6 +57,8 @@ def _require_right(probe: Probe, what: str, lengths: Sequence[int], options: dic
     found = _write(probe, what, *scatter_rows(prompts, places, width), options)
     for row, prompt in enumerate(prompts):
         place, written = f"{what}, row {row} of {len(lengths)} ({len(prompt)} tokens)", found.sequences[row, width:]
+        if written.max() >= VOCABULARY:
+            raise ClauseFailure(f"{place}: generate writes token {int(written.max())}, of a vocabulary of {VOCABULARY}")
         logits = probe.logits(torch.cat((prompt, written)).unsqueeze(0))[0, len(prompt) - 1 : -1]
         if "num_beams" in options:
             _require_best(probe, place, prompt, written, float(found.sequences_scores[row]), logits)
@@ -90,10 +92,10 @@ def _require_greedy(probe: Probe, what: str, written: Tensor, seen: Tensor, logi
         probe: the model.
         what: words for messages.
         written: (_NEW,), the new tokens.
-        seen: (_NEW, vocabulary), the logits that `generate` chose by.
+        seen: (_NEW, at least vocabulary), the logits that `generate` chose by.
         logits: the same by a forward pass over the whole sequence.
     """
-    difference = (seen - logits).abs().amax(dim=1).nan_to_num(nan=float("inf"))
+    difference = (seen[:, : logits.shape[1]] - logits).abs().amax(dim=1).nan_to_num(nan=float("inf"))
     wrong = (difference > probe.agreement(logits)).nonzero().flatten().tolist()
     if wrong:
         raise ClauseFailure(
