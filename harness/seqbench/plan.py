@@ -46,6 +46,7 @@ class RunPlan:
         split: what the trained model is measured on.
         kernels: the request for paths of kernels, checked; "" for none.
         threads: that the CPU was asked to compute with; None for torch's choice.
+        allow_unchecked: whether a model that fails a clause that scores rest on is run all the same, and marked.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -67,6 +68,7 @@ class RunPlan:
     split: str
     kernels: str = ""
     threads: int | None = None
+    allow_unchecked: bool = False
 
     @property
     def label(self) -> str:
@@ -183,6 +185,7 @@ def resolve(request: RunRequest) -> RunPlan:
         split=request.split,
         kernels=kernels,
         threads=request.threads,
+        allow_unchecked=request.allow_unchecked,
     )
 
 

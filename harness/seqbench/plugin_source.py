@@ -30,11 +30,6 @@ def source_sha256(plugin: Any) -> str | None:
     return _source_of(kind)
 
 
-def source_digests(model: Any, task: Any) -> dict[str, str | None]:
-    """What is recorded with a run: hashes of the sources of its two plugins."""
-    return {"model": source_sha256(model), "task": source_sha256(task)}
-
-
 @cache
 def _source_of(kind: type) -> str | None:
     if _file_of(kind.__module__) is None:

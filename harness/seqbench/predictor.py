@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class ModelPredictor:
         device: torch.device,
         precision: str,
         **where: Any,
-    ) -> "ModelPredictor":
+    ) -> Self:
         """The model of that config, moved to `device`; `where` are `records` and `tell`."""
         nn.Module.to(model, device)
         reach = plugin.attention_reach(config)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import available_bytes
 from seqbench.memory_estimate import gibibytes
 from seqbench.plan import RunPlan
-from seqbench.runner import prepare_model
+from seqbench.runner import examine, prepare_model, rehearse_run
+from seqbench.store.place import require_place
 from seqbench.training.budget import UNITS
 from seqbench.training.progress import duration
 
@@ -28,9 +30,14 @@ _TIMED_TOKENS = 2048
 def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
     """The resolved plan with sizes, FLOPs, memory and a time estimate, as text or JSON.
 
-    Raises RequestError when the run would not fit into memory.
+    Raises RequestError when the run would not fit into memory, its folder cannot be written, its model fails a clause,
+    or what follows training would fail.
     """
     content = _content(plan, folder)
+    require_place(folder)
+    examine(plan, store=None)
+    with tempfile.TemporaryDirectory() as place:
+        rehearse_run(plan, Path(place))
     return json.dumps(content, indent=2) if as_json else _text(content)
 
 

@@ -22,6 +22,7 @@ class RunRequest:
         parameters: parameters outside the vocabulary matrices that the model is to have, or None for its preset's.
         parameters_total: the same, vocabulary matrices included; at most one of the two.
         allow_unmatched: run also when no width meets the parameters within the tolerance.
+        allow_unchecked: run also a model that reads the future, or fails another clause that scores rest on.
         budget_kind, budget_target: "tokens", "flops" or "seconds" to train for; None for the trainer's steps.
         split: what the trained model is measured on; "validation" for trials of a search, which never see the test set.
         kernels: paths that kernels are asked to take, such as "reference" or "scan=reference,attention=triton"; "" for
@@ -41,6 +42,7 @@ class RunRequest:
     parameters: int | None = None
     parameters_total: int | None = None
     allow_unmatched: bool = False
+    allow_unchecked: bool = False
     budget_kind: str | None = None
     budget_target: float | None = None
     split: str = "test"
@@ -70,4 +72,5 @@ class RunRequest:
             arguments += ["--preset", preset]
         for key, text in self.changes.items():
             arguments += ["--set", f"{key}={text}"]
-        return [*arguments, "--allow-unmatched"] if self.allow_unmatched else arguments
+        flags = {"--allow-unmatched": self.allow_unmatched, "--allow-unchecked": self.allow_unchecked}
+        return [*arguments, *(name for name, given in flags.items() if given)]

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from transformers import PreTrainedModel, set_seed
 
 from seqbench.circumstances import circumstance_of
-from seqbench.contracts import Evaluation
+from seqbench.contracts import Batch, Evaluation
+from seqbench.edited_source import edited_sources, sources_of
 from seqbench.environment import available_bytes, describe_environment, fixed_surroundings
 from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.initial_weights import load_weights
@@ -21,10 +23,12 @@ from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_me
 from seqbench.memory_pressure import others_hold_it, total_bytes
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
+from seqbench.rehearsal.rehearse import rehearse, test_batches
 from seqbench.report.model_card import model_card
 from seqbench.report.results import values_by_place
 from seqbench.result import facts, failed, header, outcome, with_kernel_paths
 from seqbench.rounding import rounding_differences
+from seqbench.soundness.gate import Examination
 from seqbench.standing import TRAINING_FAILED, standing_result
 from seqbench.store.attempts import forget_attempts, record_attempt
 from seqbench.store.files import (
@@ -51,6 +55,12 @@ def build_model(plan: RunPlan) -> PreTrainedModel:
     """The plan's model on the CPU: freshly initialised from the plan's seed, or with its initial weights."""
     set_seed(plan.seed)
     model = plan.model.build(plan.model_config)
+    if not isinstance(model, PreTrainedModel):
+        raise RunFailure(
+            "error",
+            f"build() of model {plan.model_name} returns a {type(model).__qualname__}, no transformers.PreTrainedModel,"
+            " and what is trained could not be saved: derive the model from it",
+        )
     return model if plan.initial_weights is None else load_weights(model, plan.initial_weights.folder)
 
 
@@ -102,7 +112,7 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
             return finished
         started = time.time()
         try:
-            model, training = _prepare(plan, runs, retry_failed)
+            prepared = _prepare(plan, folder, runs, retry_failed)
         except _NOT_OF_THE_RUN:
             raise
         except Exception as error:
@@ -111,9 +121,10 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
         else:
             differences = _enter(plan, folder)
             folder.remove_result()
-            result = _attempt(plan, model, training, folder, differences)
+            result = _attempt(plan, prepared, folder, differences)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         result["wall_seconds"] = time.time() - started
+        result["sources"] = sources_of(plan)
         stored = folder.write_result(result)
         forget_attempts(folder)
         if result["status"] == "complete":
@@ -175,7 +186,7 @@ def _records(plan: RunPlan, folder: RunFolder) -> EvaluationRecords:
 def describe(plan: RunPlan) -> dict[str, Any]:
     """Content of run.json."""
     places = locations(plan.task)
-    found = {"schema": SCHEMA, "hash": plan.run_hash, "identity": plan.identity}
+    found = {"schema": SCHEMA, "hash": plan.run_hash, "identity": plan.identity, "sources": sources_of(plan)}
     return {**found, "locations": places} if places else found
 
 
@@ -189,7 +200,7 @@ def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, 
 
     `more` is known of the failure besides.
     """
-    result = failed(plan, {}, reason, message)
+    result = {**failed(plan, {}, reason, message), "sources": sources_of(plan)}
     result["failure"] |= more
     # A disk that is full takes no failures either.
     with suppress(RequestError, Circumstance, OSError), folder.locked():
@@ -208,59 +219,96 @@ def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, 
 
 def _enter(plan: RunPlan, folder: RunFolder) -> list[str]:
     """Open the folder; what decides rounding and was otherwise when the run was at work there before."""
-    before, now = folder.read_environment(), describe_environment(plan.device, plan.kernels)
+    sources = sources_of(plan)
+    before, now = folder.read_environment(), {**describe_environment(plan.device, plan.kernels), "sources": sources}
     folder.open(describe(plan), now)
-    return rounding_differences(before, now) if before else []
+    names = {"model": plan.model_name, "task": plan.task_name}
+    return [*rounding_differences(before, now), *edited_sources(before, sources, names)] if before else []
 
 
-def _prepare(plan: RunPlan, runs: Path, retry_failed: bool) -> tuple[PreTrainedModel, dict[str, Any] | None]:
-    """The model to train and None, or the trained model to test and what is known of its training."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A model to train, or one that another run has trained.
+
+    Attributes:
+        training: what is known of that run's training; None for a model to train.
+        examination: of the model, which passed it or was allowed to fail.
+        batches: of the test set, from the rehearsal; empty where there was none.
+    """
+
+    model: PreTrainedModel
+    training: dict[str, Any] | None
+    examination: Examination
+    batches: Sequence[Batch] = ()
+
+
+def _prepare(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -> _Prepared:
+    """Whatever can be refused is refused here, before anything is trained or written."""
     trained = plan.trained
+    store = runs if folder.path.resolve().is_relative_to(runs.resolve()) else None
     if trained is plan:
-        return prepare_model(plan)[0], None
-    folder = RunFolder(runs / trained.folder_name)
-    result = execute(trained, folder, runs, retry_failed)
+        model = prepare_model(plan)[0]
+        examination = examine(plan, store)
+        return _Prepared(model, None, examination, rehearse_run(plan, folder.path))
+    examination = examine(plan, store)
+    source = RunFolder(runs / trained.folder_name)
+    result = execute(trained, source, runs, retry_failed)
     if result["status"] != "complete":
-        raise RunFailure(TRAINING_FAILED, f"the run that trains the model failed ({folder.path})")
+        raise RunFailure(TRAINING_FAILED, f"the run that trains the model failed ({source.path})")
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
     # A result from before they were recorded has none.
     known |= {key: result[key] for key in ("kernels", "continued", "contamination") if key in result}
-    return load_trained(plan, folder), {**known, "trained_in": trained.folder_name}
+    return _Prepared(load_trained(plan, source), {**known, "trained_in": trained.folder_name}, examination)
+
+
+def examine(plan: RunPlan, store: Path | None) -> Examination:
+    """What is known of the soundness of the plan's models. Raises Unsound for one that fails a clause."""
+    examination = Examination(plan, store)
+    examination.require_sound()
+    return examination
+
+
+def rehearse_run(plan: RunPlan, place: Path) -> Sequence[Batch]:
+    """`rehearse` with the models of the plan; where nothing is trained nothing is lost by trying it for real."""
+    if not plan.task.trains or plan.budget.target <= 0:
+        return ()
+
+    def build(folder: Path | None) -> PreTrainedModel:
+        return build_model(plan) if folder is None else load_weights(plan.model.build(plan.model_config), folder)
+
+    return rehearse(plan, build, place)
 
 
 # Once more: a plugin may have changed settings while it built the model.
 @fixed_surroundings()
-def _attempt(
-    plan: RunPlan,
-    model: PreTrainedModel,
-    training: dict[str, Any] | None,
-    folder: RunFolder,
-    differences: list[str],
-) -> dict[str, Any]:
+def _attempt(plan: RunPlan, prepared: _Prepared, folder: RunFolder, differences: list[str]) -> dict[str, Any]:
     """The result of training and testing, or a failed one with what was known before.
 
     `differences` are those to the process that was at work on the run before.
     """
     known: dict[str, Any] = {}
+    model, training = prepared.model, prepared.training
     try:
         known = facts(plan, model)
         with requested_paths(plan.kernels):
             forget_taken_paths()
             if training is None:
-                measured = _train_and_test(plan, model, folder, differences)
+                measured = _train_and_test(plan, prepared, folder, differences)
             else:
-                measured = _test(plan, model, training, folder)
+                measured = _test(plan, prepared, training, folder)
             taken = _all_taken(
                 taken_paths(), (training or {}).get("kernels", {}).get("taken", {}), *_logged_paths(folder)
             )
         result = with_kernel_paths(plan, {**header(plan), **known, **measured}, taken)
         result["notes"] = [*known["notes"], *diagnostics_notes(folder.read_log())]
+        result["soundness"] = prepared.examination.record()
         if training is None:
             write_text(folder.model / "README.md", model_card(result, model))
         return result
     except _NOT_OF_THE_RUN:
         raise
     except Exception as error:
+        known["soundness"] = prepared.examination.record()
         return failed(plan, known, *_explain(error, plan, folder))
     finally:
         folder.close()
@@ -277,7 +325,8 @@ def _logged_paths(folder: RunFolder) -> list[dict[str, list[str]]]:
     return [row["taken"] for row in folder.read_log() if row["kind"] == "kernels"]
 
 
-def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, differences: list[str]) -> dict[str, Any]:
+def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, differences: list[str]) -> dict[str, Any]:
+    model = prepared.model
 
     def before_saving() -> None:
         # The process that goes on from this checkpoint does not know what ran in this one.
@@ -324,6 +373,7 @@ def _train_and_test(plan: RunPlan, model: PreTrainedModel, folder: RunFolder, di
         state = trainer.state
         diagnosed = diagnostics.take(state.step) if plan.task.trains else []
         progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}; testing")
+        prepared.examination.examine_trained(model, prepared.batches or test_batches(plan, model))
         predictor = predictor_of(plan, model, records=records, tell=progress.evaluated)
         evaluation = plan.task.evaluate(predictor, plan.split)
     _log_evaluation(folder, state.step, plan.split, evaluation)
@@ -341,8 +391,10 @@ def _continued(folder: RunFolder) -> dict[str, Any]:
     return {"continued": [{key: row[key] for key in ("step", "differences")} for row in rows]} if rows else {}
 
 
-def _test(plan: RunPlan, model: PreTrainedModel, training: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def _test(plan: RunPlan, prepared: _Prepared, training: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     """The outcome of a model that another run has trained."""
+    model = prepared.model
+    prepared.examination.examine_trained(model, test_batches(plan, model))
     evaluation = evaluate_trained(plan, model, folder)
     folder.rewind_metrics(0)
     _log_evaluation(folder, training["steps"], plan.split, evaluation)

@@ -8,6 +8,7 @@ from typing import Any
 
 from seqbench.accounting import count_parameters
 from seqbench.contracts import Measurement
+from seqbench.edited_source import edited_since
 from seqbench.environment import describe_environment
 from seqbench.errors import RequestError
 from seqbench.kernels import asked_paths, check_request, forget_taken_paths, requested_paths, taken_paths
@@ -75,6 +76,7 @@ def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None) -> lis
     detail = "as then: figures must be equal" if exact else f"figures may differ by rounding: {', '.join(elsewhere)}"
     return [
         Finding("machine", True, detail),
+        Finding("source", True, _source(result)),
         _files(folder, trained),
         _equal("parameters by group", result["parameters"], parameters),
         *_compare_measurements(result["measurements"], evaluation.measurements, exact),
@@ -89,6 +91,17 @@ def _files(folder: RunFolder, trained: RunFolder) -> Finding:
     told = [str(damage).splitlines()[0] for damage in damages]
     remarks = [remark for each in folders for remark in each.remarks()]
     return Finding("files", not damages, "; ".join([*told, *remarks]) or "equal to their checksums")
+
+
+def _source(result: Mapping[str, Any]) -> str:
+    if not result.get("sources"):
+        return "not recorded"
+    edited = edited_since(result)
+    return (
+        f"other code under the same version: {'; '.join(edited)}"
+        if edited
+        else "equal to that of the installed plugins"
+    )
 
 
 def _equal(what: str, stored: Any, found: Any) -> Finding:

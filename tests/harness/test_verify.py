@@ -44,7 +44,7 @@ def test_every_figure_of_a_finished_run_holds_to_the_bit(bench: Bench, finished:
     assert machine["detail"].startswith("as then")
     assert all(figure["detail"].startswith("equal") for figure in figures)
     measured = len(bench.result("finished")["measurements"])
-    assert len(figures) == measured + 3
+    assert len(figures) == measured + 4
     assert f"{measured + 4} of {measured + 4} hold" in bench("verify", str(finished)).out
 
 

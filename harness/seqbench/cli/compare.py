@@ -97,13 +97,14 @@ def compare(
     field of one of the compared models. A search chooses for whole models; without a part they are trained with the
     point that was found for the whole one. With --json the content of comparison.json is printed.
     """
-    from seqbench.cli.grid import Destination, carry_out, print_runs, require_writable, run_all
+    from seqbench.cli.grid import Destination, carry_out, print_runs, run_all
     from seqbench.comparison import columns, grid_folder, grid_run, plan_grid
     from seqbench.grid_estimate import missing
     from seqbench.report.document import Document
     from seqbench.report.search_table import search_lines
     from seqbench.scheduler import places
     from seqbench.standing import standing_result
+    from seqbench.store.place import require_place
 
     names = parse_names(models)
     if not names:
@@ -130,8 +131,8 @@ def compare(
     is_searching = choices is None
     # Until the search has ended its final runs are not known, stored or not.
     to_do = grid if is_searching else missing(grid, runs, retry_failed, time_limit)
-    if to_do and not dry_run:
-        require_writable(output or runs)
+    if to_do:
+        require_place(output or runs)
     _print_plan(grid, to_do, outlook, is_searching, len(where), stderr=not dry_run)
     if dry_run:
         # The folders of the final runs follow from what the search finds.

@@ -19,6 +19,7 @@ from seqbench.cli.console import FILE_WIDTH, console
 from seqbench.cli.options import EXIT_FAILED, EXIT_INTERRUPTED
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun
+from seqbench.edited_source import edited_since, what_to_do
 from seqbench.errors import Circumstance, RequestError
 from seqbench.grid_estimate import missing
 from seqbench.report.cumulative import (
@@ -100,6 +101,9 @@ def carry_out(
     _make_folder(folder, hashes, needs_no_writing)
     results = run_all(grid, runs, retry_failed, where, folder / "logs", limit)
     _tell_made_otherwise(grid)
+    for result in results:
+        for difference in edited_since(result):
+            click.echo(what_to_do(difference, result["hash"]), err=True)
     require_comparable(grid, results)
     results = with_hardware(grid, results)
     curves = cumulative_curves(results, _curve_reader(grid))

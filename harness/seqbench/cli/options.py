@@ -79,6 +79,12 @@ def run_options(command: Command) -> Command:
             is_flag=True,
             help="Run a model too whose size misses --params by more than 2 %; every table then marks it.",
         ),
+        click.option(
+            "--allow-unchecked",
+            is_flag=True,
+            help="Run a model too that reads the future, or fails another clause of `bench check` that scores rest on;"
+            " every table then marks it.",
+        ),
         click.option("--tokens", type=Count(), help="Train for this many tokens instead of the trainer's steps."),
         click.option("--flops", type=Count(), help="Train for this many FLOPs of matrix products, such as 1e13."),
         click.option(
@@ -123,6 +129,7 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
         parameters=options["parameters"],
         parameters_total=options["parameters_total"],
         allow_unmatched=options["allow_unmatched"],
+        allow_unchecked=options["allow_unchecked"],
         budget_kind=kind,
         budget_target=target,
         kernels=options["kernels"],

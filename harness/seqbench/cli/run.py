@@ -74,6 +74,7 @@ def run(
 
     The same command again prints the stored result, or goes on where an interrupted run stopped.
     """
+    from seqbench.edited_source import edited_since, what_to_do
     from seqbench.environment import tune_allocator, use_threads
 
     tune_allocator()
@@ -103,6 +104,8 @@ def run(
         sys.exit(EXIT_INTERRUPTED)
     for difference in made_otherwise(plan, folder):
         click.echo(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
+    for difference in edited_since(result):
+        click.echo(what_to_do(difference, result["hash"]), err=True)
     drawn = draw([result], folder, plan)
     if as_json:
         click.echo(json.dumps(result, indent=2))
@@ -125,6 +128,7 @@ def _run_ablations(
     from seqbench.comparison import grid_folder, plan_ablations
     from seqbench.report.ablations import ablation_report
     from seqbench.scheduler import places
+    from seqbench.store.place import require_place
 
     if request.ablation is not None:
         raise RequestError("give --ablate for one run, or --ablations for a table of several, not both")
@@ -133,6 +137,7 @@ def _run_ablations(
         raise RequestError("--ablations takes names separated by commas, or all; `bench show MODEL` lists them")
     grid = plan_ablations(request, chosen, runs)
     if dry_run:
+        require_place(output or runs)
         print_runs(grid)
         return
     destination = Destination(output or grid_folder(grid, runs, "ablations"), output is not None)

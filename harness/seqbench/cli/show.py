@@ -56,6 +56,7 @@ def _reflowed(text: str) -> str:
 
 
 def _show_run(path: str, as_json: bool, out: Console) -> None:
+    from seqbench.edited_source import edited_since, what_to_do
     from seqbench.report.table import run_report
     from seqbench.store.damage import tell
     from seqbench.store.run_folder import RunFolder
@@ -71,6 +72,8 @@ def _show_run(path: str, as_json: bool, out: Console) -> None:
         click.echo(json.dumps(result, indent=2))
     else:
         out.print(run_report(result))
+    for difference in edited_since(result):
+        click.echo(what_to_do(difference, result["hash"]), err=True)
 
 
 def _ablation(ablation: dict[str, Any]) -> str:

@@ -253,6 +253,15 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
         del seed, batches, batch_size
         return ()
 
+    def rehearsal(self) -> "TaskPlugin[TaskConfig]":
+        """The same task with evaluation sets as small as they can be, on which all that follows training is tried
+        before it: the first items, or one of each kind.
+
+        Raises RequestError for what would make the evaluation of this task fail: such as a set that is empty. As it
+        stands the task itself, whose evaluation a rehearsal then goes through with stand-ins for most predictions.
+        """
+        return self
+
     def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
         """Score and weight of one record of `Evaluation.items`, so that models can be compared item by item.
 

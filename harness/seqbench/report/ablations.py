@@ -6,6 +6,7 @@ from seqbench.report.contamination import contamination_notes
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ItemPairs, ReadItems
 from seqbench.report.results import Curve, Result, complete, label_of, overall, primary_curves, shown_names, words
+from seqbench.report.soundness import soundness_notes
 from seqbench.report.table import failure_line
 from seqbench.report.verdict_table import difference
 
@@ -25,7 +26,7 @@ def ablation_report(results: Sequence[Result], read_items: ReadItems) -> Documen
                 " in brackets the 95 % interval over test items, which speaks of these trained models alone"
             )
         )
-        parts += contamination_notes(results)
+        parts += [*contamination_notes(results), *soundness_notes(results)]
         parts += [Line(remark, "yellow") for remark in items.remarks()]
     parts += [Line(failure_line(result), "bold red") for result in results if result["status"] != "complete"]
     return Document(parts)

@@ -5,7 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from seqbench.report.results import Result, parameter_budget, training_budget, unmatched
+from seqbench.report.results import Result, parameter_budget, soundness_state, training_budget, unmatched
+from seqbench.report.soundness import exemptions_of
 
 
 def results_csv(results: Sequence[Result]) -> str:
@@ -14,6 +15,7 @@ def results_csv(results: Sequence[Result]) -> str:
     A coordinate `x` becomes the column coordinate_x (empty where a measurement has none, "unbounded" for None), a
     budget of kind `k` the columns budget_k_target, budget_k_achieved and budget_k_deviation. A value that is no finite
     number is left empty. `hardware` is filled where runs differ in it, so that their seconds do not compare.
+    `soundness` is sound, unsound or unchecked; `exemptions` are clauses that the plugin declares not to fulfil.
     """
     rows = [row for result in results for row in _rows(result)]
     coordinates, budgets = (
@@ -32,7 +34,7 @@ _RUN = ("task", "model", "ablation", "seed", "status", "failure")
 _MEASUREMENT = ("metric", "value", "unit", "n", "split")
 _SIZE = (
     *("parameters_total", "parameters_non_embedding", "unmatched", "steps", "tokens", "training_flops", "seconds"),
-    "hardware",
+    *("hardware", "soundness", "exemptions"),
 )
 
 
@@ -45,7 +47,9 @@ def _rows(result: Result) -> list[dict[str, Any]]:
         "status": result["status"],
         "failure": result["failure"]["reason"] if "failure" in result else None,
         "unmatched": unmatched(result) if parameter_budget(result) else None,
-        **{name: result[name] for name in _SIZE if name in result},
+        **{name: result[name] for name in _SIZE if name in result and name != "soundness"},
+        "soundness": soundness_state(result) if result["status"] == "complete" else None,
+        "exemptions": exemptions_of(result) or None,
     }
     for budget in filter(None, (parameter_budget(result), training_budget(result))):
         for name in ("target", "achieved", "deviation"):

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 import seqbench
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.results import Result, label_of
+from seqbench.report.soundness import soundness_notes
 
 _CARD = """---
 library_name: transformers
@@ -20,7 +21,7 @@ tags:
 
 Trained and tested by seqbench {version}: run {hash}, seed {seed}, {precision} on {device}, {tokens:,} tokens.
 {parameters:,} parameters ({non_embedding:,} outside the vocabulary matrices). Token ids are those of the task.
-
+{soundness}
 ## Test set
 
 {measurements}
@@ -48,6 +49,7 @@ def model_card(result: Result, model: PreTrainedModel) -> str:
         non_embedding=result["parameters_non_embedding"],
         measurements=_measurements(result),
         contamination="".join(f"\n{line.text}.\n" for line in contamination_notes([result])),
+        soundness="".join(f"\n**{line.text}**\n" for line in soundness_notes([result])),
         loading=_loading(model),
     )
 

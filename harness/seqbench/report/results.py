@@ -127,9 +127,20 @@ def unmatched(result: Result) -> bool:
     return budget is not None and abs(budget["deviation"]) > TOLERANCE
 
 
+def soundness_state(result: Result) -> str:
+    """Whether the model keeps what scores rest on: "sound", "unsound", or "unchecked" for a result without a word."""
+    return str(result.get("soundness", {}).get("state", "unchecked"))
+
+
 def shown_names(results: Sequence[Result]) -> dict[str, str]:
-    """Label of each model -> its name in tables and plots, which says so when the model is unmatched."""
-    return {label: label + _mark(group) for label, group in by_model(results).items()}
+    """Label of each model -> its name in tables and plots, which says so when the model is unmatched or not sound."""
+    groups = by_model(results).items()
+    return {label: label + _soundness_mark(complete(group)) + _mark(group) for label, group in groups}
+
+
+def _soundness_mark(group: Sequence[Result]) -> str:
+    states = {soundness_state(result) for result in group}
+    return next((f" ({state.upper()})" for state in ("unsound", "unchecked") if state in states), "")
 
 
 def _mark(group: Sequence[Result]) -> str:

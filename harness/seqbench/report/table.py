@@ -26,6 +26,7 @@ from seqbench.report.results import (
     training_budget,
     words,
 )
+from seqbench.report.soundness import soundness_notes
 from seqbench.report.verdict_table import verdict_parts
 from seqbench.report.verdicts import judge, plain
 from seqbench.statistics.summary import Summary, summarise
@@ -37,7 +38,7 @@ def run_report(result: Result) -> Document:
     if result["status"] != "complete":
         return Document([Line(failure_line(result), "bold red")])
     parts: list[Sheet | Line] = [_facts_sheet([result]), _measurements_sheet(result), *published_lines(result)]
-    parts += [*contamination_notes([result]), *continuation_notes([result])]
+    parts += [*contamination_notes([result]), *continuation_notes([result]), *soundness_notes([result])]
     return Document([*parts, *_notes([result]), *_confounds([result])])
 
 
@@ -52,7 +53,7 @@ def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Docum
     parts: list[Sheet | Line] = [_curves_sheet(results), *_legend(results), _facts_sheet(results)]
     parts += [*published_lines(complete(results)[0]), *contamination_notes(results)]
     parts += [*_hardware_notes(results), *path_notes(results), *continuation_notes(results)]
-    parts += [*_notes(results), *_confounds(results), *failures]
+    parts += [*soundness_notes(results), *_notes(results), *_confounds(results), *failures]
     judgement = judge(results, read_items)
     return Document([*parts, *verdict_parts(results, judgement)], {"verdicts": plain(results, judgement)})
 

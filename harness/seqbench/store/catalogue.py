@@ -153,7 +153,8 @@ def _state(folder: Path) -> tuple[str, str]:
     values = [
         entry["value"] for entry in result["measurements"] if entry["metric"] == metric and not entry["coordinates"]
     ]
-    told = [f"{metric} {values[0]:.4g}"] if values and values[0] is not None else []
+    mark = {"sound": "", "unsound": " (UNSOUND)"}.get(result.get("soundness", {}).get("state", ""), " (UNCHECKED)")
+    told = [f"{metric} {values[0]:.4g}{mark}"] if values and values[0] is not None else []
     return "complete", "; ".join([*told, *stored.remarks()])
 
 

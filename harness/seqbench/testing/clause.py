@@ -4,7 +4,8 @@ import dataclasses
 import inspect
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +53,24 @@ def examine(subject: Any, clause: Clause) -> Outcome:
     return Outcome(clause.name, clause.rule, DECLARED, reason, f"found: {found.message}")
 
 
-def _run(subject: Any, clause: Clause) -> Outcome:
+@contextmanager
+def own_draws() -> Iterator[None]:
+    """Random numbers drawn inside are the same every time; the caller's generators are left as they were."""
     python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices):
             for seed in (torch.manual_seed, random.seed, np.random.seed):
                 seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _run(subject: Any, clause: Clause) -> Outcome:
+    try:
+        with own_draws():
             return Outcome(clause.name, clause.rule, PASSED, clause.run(subject) or "")
     except ClauseFailure as failure:
         return Outcome(clause.name, clause.rule, FAILED, failure.message, failure.hint)
@@ -66,9 +79,6 @@ def _run(subject: Any, clause: Clause) -> Outcome:
         return Outcome(
             clause.name, clause.rule, FAILED, f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _exemption(subject: Any, clause: Clause) -> str | None:

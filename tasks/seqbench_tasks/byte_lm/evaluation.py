@@ -42,8 +42,7 @@ def evaluate(
 
     Raises RunFailure("protocol") when the model cannot follow the protocol.
     """
-    protocol = config.parsed_protocol()
-    chosen = list(_chosen(documents, config.evaluated_bytes(split), _WINDOWS_OF_EACH * config.window_bytes))
+    protocol, chosen = config.parsed_protocol(), _documents(config, documents, split)
     passage = None if len(chosen) >= _FEWEST_ITEMS else _PASSAGE_BYTES
     items: list[Record] = []
     for document, limit in chosen:
@@ -53,6 +52,19 @@ def evaluate(
         for start, bits, sizes in _passages(predictor, tokens, protocol, passage):
             items.append(_item(len(items), document, start, bits, sizes))
     return Evaluation(_measure(items, split), tuple(items))
+
+
+def read_held_out(
+    config: ByteLmConfig, documents: DocumentTable, split: str, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
+    """Turn what `evaluate` reads into tokens. Raises RequestError where the tokenizer does not give the text back."""
+    for document, limit in _documents(config, documents, split):
+        read_tokens(document.read, document.size, limit, tokenizer)
+
+
+def _documents(config: ByteLmConfig, documents: DocumentTable, split: str) -> list[tuple[Document, int]]:
+    """Documents that are read, and how many bytes of each."""
+    return list(_chosen(documents, config.evaluated_bytes(split), _WINDOWS_OF_EACH * config.window_bytes))
 
 
 def _chosen(documents: DocumentTable, budget: int, least: int) -> Iterator[tuple[Document, int]]:

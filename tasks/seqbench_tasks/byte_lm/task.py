@@ -1,11 +1,12 @@
 """The task plugin of byte language modelling."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqbench.contracts import Evaluation, Predictor, PublishedScore
 from seqbench_tasks.byte_lm.config import WINDOWS, ByteLmConfig
-from seqbench_tasks.byte_lm.evaluation import curve_of, evaluate
+from seqbench_tasks.byte_lm.evaluation import curve_of, evaluate, read_held_out
 from seqbench_tasks.byte_lm.presets import PRESETS
 from seqbench_tasks.byte_lm.published import published_scores
 from seqbench_tasks.text.scoring import call_tokens
@@ -56,6 +57,14 @@ class ByteLmTask(TextTask):
         if split not in ("validation", "test"):
             raise ValueError(f"split must be 'validation' or 'test', not {split!r}")
         return evaluate(self.config, predictor, self.corpus.documents(split), split, self.tokenizer)
+
+    def smallest_config(self) -> ByteLmConfig:
+        """One character of each split."""
+        return dataclasses.replace(self.config, validation_bytes=1, test_bytes=1)
+
+    def read_held_out(self, split: str) -> None:
+        """Turn all text of a split that an evaluation reads into tokens."""
+        read_held_out(self.config, self.corpus.documents(split), split, self.tokenizer)
 
     def item_curve(self, item: Mapping[str, Any]) -> list[tuple[float, float, float]]:
         """Upper end, bits per byte and bytes of each position bucket of one document or passage."""

@@ -1,5 +1,7 @@
 """The task plugin of lm-eval. Imports lm_eval only where it is needed."""
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +121,12 @@ class LmEvalTask(TaskPlugin[LmEvalConfig]):
 
         text = text_ids(self.tokenizer)
         return evaluate_suites(self._suites, self.config, text, self.vocab_size, predictor, split)
+
+    def rehearsal(self) -> "LmEvalTask":
+        """The same suites with their first document alone."""
+        task = copy.copy(self)
+        task.config = dataclasses.replace(self.config, limit=1)
+        return task
 
     def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
         """Score of a document, and its share in the score over all suites."""

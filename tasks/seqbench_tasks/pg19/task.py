@@ -1,7 +1,8 @@
 """The task plugin of PG-19."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from seqbench.contracts import Evaluation, Predictor, PublishedScore
 from seqbench_tasks.pg19.books import BookScore, read_book
@@ -77,6 +78,24 @@ class PG19Task(TextTask):
         ends = self.config.bucket_ends(split)
         items = tuple(_item(number, book, ends) for number, book in enumerate(books))
         return Evaluation(measure(books, ends, split), items)
+
+    def rehearsal(self) -> Self:
+        """The same task on the beginning of the first book; that the longest one can be read is found out here too."""
+        longest, task = self._longest_test_book(), super().rehearsal()
+        task._longest = longest
+        return task
+
+    def smallest_config(self) -> PG19Config:
+        """The first position bucket of one book, or the first kilobyte."""
+        context = min(self.config.context_bytes, self.config.first_bucket_bytes, 1024)
+        return dataclasses.replace(
+            self.config, context_bytes=context, validation_bytes=context, test_books=1, validation_books=1
+        )
+
+    def read_held_out(self, split: str) -> None:
+        """Turn all books of a split, as far as they are read, into tokens."""
+        for document in self._documents(split):
+            self._tokens(document, split)
 
     def item_curve(self, item: Mapping[str, Any]) -> list[tuple[float, float, float]]:
         """Position, bits per byte and bytes of each position bucket of one book."""

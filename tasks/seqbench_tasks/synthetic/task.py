@@ -1,12 +1,13 @@
 """The base class of generated tasks: everything that follows from one function that makes samples."""
 
+import copy
 import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._sizes: dict[Rung, _Size] = {}
+        self._rehearses = False
 
     # What a task has to say.
 
@@ -227,6 +229,12 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         measurements += measure(items, split, {}, self.names, list(answers))
         return Evaluation(tuple(measurements), tuple(items))
 
+    def rehearsal(self) -> Self:
+        """The same task with one sample of each difficulty."""
+        task = copy.copy(self)
+        task._rehearses = True
+        return task
+
     def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
         """Accuracy of one sample, weighted by its labels. To be replaced along with another primary metric."""
         return item[self.names.correct] / item[self.names.total], item[self.names.total]
@@ -244,9 +252,10 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         ]
 
     def _evaluation_set(self, split: str) -> Mapping[Rung, int]:
-        if split in ("validation", "test"):
-            return self.evaluation_sets.of(split)
-        raise ValueError(f"split must be 'validation' or 'test', not {split!r}")
+        if split not in ("validation", "test"):
+            raise ValueError(f"split must be 'validation' or 'test', not {split!r}")
+        rungs = self.evaluation_sets.of(split)
+        return dict.fromkeys(rungs, 1) if self._rehearses else rungs
 
     def _lookback(self, difficulty: Rung) -> dict[str, int]:
         lookback = self.lookback(difficulty)

@@ -1,5 +1,7 @@
 """What tasks that train on windows of a text and measure bits per byte have in common."""
 
+import copy
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -8,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from seqbench.contracts import Batch, TaskPlugin
 from seqbench_tasks.text.config import CorpusConfig
 from seqbench_tasks.text.corpus import Corpus, open_corpus
+from seqbench_tasks.text.tokens import may_lose_text
 from seqbench_tasks.text.windows import BYTE_VOCABULARY, longest_window, training_batch
 
 # Windows whose tokens are counted to estimate how long windows are.
@@ -78,6 +81,28 @@ class TextTask(TaskPlugin[Any]):
         Raises RequestError when seed or index is outside 0 .. 2**64 - 1.
         """
         return training_batch(self.corpus, seed, index, batch_size, self.config.window_bytes, self.tokenizer)
+
+    def rehearsal(self) -> Self:
+        """The same task on the beginning of one held-out document.
+
+        Raises RequestError for a split without documents, and for a tokenizer that does not give back what is measured.
+        """
+        for split in ("validation", "test"):
+            self.corpus.documents(split)
+            if self.tokenizer is not None and may_lose_text(self.tokenizer):
+                # It is asked for all of the text, which takes as long as that takes.
+                self.read_held_out(split)
+        task = copy.copy(self)
+        task.config = self.smallest_config()
+        return task
+
+    @abstractmethod
+    def smallest_config(self) -> Any:
+        """The config under which as little as possible is read of held-out documents."""
+
+    @abstractmethod
+    def read_held_out(self, split: str) -> None:
+        """Turn all text of a split that an evaluation reads into tokens. Raises RequestError as `TokenisedText`."""
 
     def item_score(self, item: Mapping[str, Any]) -> tuple[float, float]:
         """bits_per_byte of one item, weighted by its bytes."""

@@ -13,6 +13,12 @@ from seqbench_tasks.text.windows import BOS, BYTE_VOCABULARY
 
 Ids = NDArray[np.int64]
 Nats = NDArray[np.float64]
+# What normalisers and small vocabularies change: spaces, line ends, controls, capitals, accents beside their letter and
+# ligatures (which Unicode's normal forms rewrite), other scripts, symbols beyond 16 bits.
+_VARIETY = (
+    "  Of\tall  kinds \r\n\x00\x7f"
+    "e\u0301 \u00e9 \u212b \ufb01 \u1e9b\u0323 \u4e2d\u6587 \u0639\u0631 \U0001f600 \u200d\ufeff \u00a0 "
+)
 # Bytes start..stop-1 of a document.
 ReadBytes = Callable[[int, int], bytes]
 
@@ -183,6 +189,15 @@ def read_tokens(
     except UnicodeDecodeError as error:
         raise RequestError(f"byte {error.start} of the text is no UTF-8, which tokenizers need") from error
     return TokenisedText(text, tokenizer)
+
+
+def may_lose_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer changes one of many kinds of characters; one that changes none is taken to be lossless."""
+    try:
+        TokenisedText(_VARIETY, tokenizer)
+    except RequestError:
+        return True
+    return False
 
 
 def name_of(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -49,6 +49,7 @@ def result(model="near", seed=0, values=(0.9, 0.5), reach=4, **changes):
         "training_flops": 2500000 * 4321,
         "budgets": [{"kind": "steps", "target": 5, "achieved": 5, "deviation": 0.0}],
         "data_order_sha256": "aa",
+        "soundness": {"state": "sound", "key": "", "clauses": {}, "trained": {}},
         "measurements": [*places, measured(sum(values) / len(values))],
         **changes,
     }

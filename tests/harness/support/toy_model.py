@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from seqbench.contracts import Ablation, Flops, ModelPlugin, WidthAxis, check_settings, setting
 from seqbench.errors import RequestError
+from seqbench.nn import pack_rows
 
 
 class NeighbourConfig(PreTrainedConfig):
@@ -46,13 +47,25 @@ class NeighbourModel(PreTrainedModel):
     def get_output_embeddings(self):
         return self.lm_head
 
-    def forward(self, input_ids, attention_mask=None, **_):
-        # Padding on the right is inert in a model that only looks one token to the left.
+    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, **_):
+        batch, length = input_ids.shape
+        packing = pack_rows(attention_mask, length)
+        if packing is not None:
+            input_ids = packing.pack(input_ids)
         present = self.embedding(input_ids)
-        before = nn.functional.pad(present, (0, 0, 1, 0))[:, :-1]
+        # The state is the embedding of a row's last token, (batch, 1, width).
+        last = present.new_zeros(batch, 1, self.config.width) if past_key_values is None else past_key_values
+        extended = torch.cat((last, present), dim=1)
         heard = 0.0 if self.config.deaf else 1.0
-        hidden = present + heard * self.dropout(torch.relu(self.inner(torch.cat((present, before), dim=-1))))
-        return CausalLMOutputWithPast(logits=self.lm_head(self.norm(hidden)))
+        inner = torch.relu(self.inner(torch.cat((present, extended[:, :-1]), dim=-1)))
+        hidden = present + heard * self.dropout(inner)
+        seen = torch.full((batch,), length) if packing is None else packing.mask.sum(dim=1)
+        state = extended[torch.arange(batch), seen].unsqueeze(1).detach()
+        if packing is not None:
+            hidden = packing.unpack(hidden)
+        return CausalLMOutputWithPast(
+            logits=self.lm_head(self.norm(hidden)), past_key_values=state if use_cache else None
+        )
 
 
 @dataclass(frozen=True)

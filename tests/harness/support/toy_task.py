@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -68,6 +68,7 @@ class Recall(TaskPlugin[RecallSettings]):
     def __init__(self, config):
         super().__init__(config)
         self._evaluations = Counter()
+        self._rehearses = False
 
     @property
     def vocab_size(self):
@@ -86,9 +87,16 @@ class Recall(TaskPlugin[RecallSettings]):
         time.sleep(float(os.environ.get("TOY_PAUSE", 0)) if index % 10 == 9 else 0)
         return self._batch(seed * 1_000_003 + index, batch_size)
 
+    def rehearsal(self):
+        """The same task, whose evaluations do not count as places of a signal, and whose scores are finite."""
+        task = type(self)(replace(self.config, finite=True))
+        task._rehearses = True
+        return task
+
     def evaluate(self, predictor, split):
-        self._evaluations[split] += 1
-        _maybe_signal(split, self._evaluations[split])
+        if not self._rehearses:
+            self._evaluations[split] += 1
+            _maybe_signal(split, self._evaluations[split])
         # Whoever evaluates may draw from the global generator, which must not change training.
         torch.rand(1)
         batch = self._batch({"validation": 2**31, "test": 2**31 + 1}[split], 8)

@@ -3,6 +3,7 @@
 The environment variable TOY_KILL=2 ends the process before it measures the line of that number.
 """
 
+import copy
 import hashlib
 import os
 import signal
@@ -49,6 +50,7 @@ class Reading(TaskPlugin[ReadingSettings]):
     primary_coordinate = "line"
     options: ClassVar = {"data": "data"}
     location_fields = frozenset({"data"})
+    _rehearses = False
 
     def prepare(self):
         try:
@@ -80,18 +82,31 @@ class Reading(TaskPlugin[ReadingSettings]):
         ids = torch.tensor([list(piece.encode()) for piece in pieces])
         return Batch(ids[:, :-1], ids[:, 1:], raw="".join(pieces).encode())
 
+    def rehearsal(self):
+        """The first line alone, of which nothing is told."""
+        task = copy.copy(self)
+        task._rehearses = True
+        return task
+
     def evaluate(self, predictor, split):
-        lines = self._text.splitlines()
+        lines = self._text.splitlines()[: 1 if self._rehearses else None]
         measurements, items = [], []
         for number, line in enumerate(lines):
             record = predictor.record(
-                f"line {number}", lambda line=line, number=number: _measure(predictor, line, number)
+                f"line {number}", lambda line=line, number=number: self._measure(predictor, line, number)
             )
             measurements.append(Measurement("loss", record["loss"], "nats", 1, split, {"line": number}))
             items.append({"index": number, "loss": record["loss"]})
             predictor.progress(number + 1, len(lines), "lines")
         mean = sum(item["loss"] for item in items) / len(items)
         return Evaluation((*measurements, Measurement("loss", mean, "nats", len(items), split)), tuple(items))
+
+    def _measure(self, predictor, line, number):
+        if not self._rehearses:
+            _tell(number)
+        ids = torch.tensor([list(line.encode())])
+        logits = predictor.logits(ids[:, :-1])
+        return {"loss": float(torch.nn.functional.cross_entropy(logits[0], ids[0, 1:]))}
 
 
 class Measuring(Reading):
@@ -103,12 +118,9 @@ class Measuring(Reading):
         raise AssertionError("a task that only measures was asked for training data")
 
 
-def _measure(predictor, line, number):
+def _tell(number):
     if os.environ.get("TOY_KILL") == str(number):
         os.kill(os.getpid(), signal.SIGKILL)
     if seen := os.environ.get("TOY_SEEN"):
         with open(seen, "a") as file:
             file.write(f"{number}\n")
-    ids = torch.tensor([list(line.encode())])
-    logits = predictor.logits(ids[:, :-1])
-    return {"loss": float(torch.nn.functional.cross_entropy(logits[0], ids[0, 1:]))}

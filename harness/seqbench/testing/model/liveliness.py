@@ -57,7 +57,7 @@ def _vary_constants(model: PreTrainedModel) -> PreTrainedModel:
     for parameter in model.parameters():
         if not parameter.is_floating_point() or bool((parameter != parameter.flatten()[0]).any()):
             continue
-        noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        noise = torch.randn(parameter.shape, generator=generator).to(parameter)
         if parameter.flatten()[0] == 0:
             # The deviation of a common initial linear map; a tenth for biases and gates.
             parameter.copy_(noise * (parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1))
@@ -80,5 +80,5 @@ def _effect(model: PreTrainedModel, vocab_size: int, length: int) -> float:
     tokens, place = random_tokens(2, length, vocab_size), length // 2
     changed = tokens.clone()
     changed[:, place] = other_tokens(tokens[:, place], vocab_size)
-    difference: Tensor = model(tokens).logits - model(changed).logits
+    difference: Tensor = model(tokens.to(model.device)).logits - model(changed.to(model.device)).logits
     return difference[:, place + 1 :].abs().max().item()

@@ -64,29 +64,39 @@ def _rows(probe: Probe, lengths: Sequence[int], seed: int) -> list[Tensor]:
     return [random_tokens(1, length, probe.vocabulary, seed=1000 * seed + length)[0] for length in lengths]
 
 
-def require_inert(probe: Probe, lengths: Sequence[int], wheres: Sequence[str], seed: int) -> None:
+def require_inert(
+    probe: Probe, lengths: Sequence[int], wheres: Sequence[str], seed: int, training: bool = False
+) -> None:
     """Rows of those lengths, padded in those ways, against each row alone."""
     rows = _rows(probe, lengths, seed)
-    alone = [probe.logits(row.unsqueeze(0))[0] for row in rows]
+    alone = [probe.logits(row.unsqueeze(0), None, training)[0] for row in rows]
     full = torch.ones(1, len(rows[0]), dtype=torch.int64)
-    _compare(probe, probe.logits(rows[0].unsqueeze(0), full)[0], alone[0], "a mask of ones")
+    _compare(probe, probe.logits(rows[0].unsqueeze(0), full, training)[0], alone[0], "a mask of ones")
     for where in wheres:
-        places = _arrangements(lengths)[where]
-        by_pad = []
-        for pad in (0, probe.vocabulary - 1):
-            tokens, mask = scatter_rows(rows, places, max(lengths), pad)
-            logits = probe.logits(tokens, mask)
-            for row, expected in enumerate(alone):
-                what = f"padding ({where}) around {lengths[row]} tokens in a batch of width {max(lengths)}"
-                _compare(probe, logits[row, mask[row].bool()], expected, what)
-            by_pad.append(logits[mask.bool()])
-        difference = largest_difference(*by_pad)
-        if difference > probe.rounding(by_pad[0]):
-            raise ClauseFailure(
-                f"another token id under the padding ({where}) changes logits of real tokens by {difference:.1e}"
-                f" ({probe.name}; allowed {probe.rounding(by_pad[0]):.1e})",
-                _HINT,
-            )
+        mask, logits = require_pad_ids_inert(probe, lengths, where, seed, training)
+        for row, expected in enumerate(alone):
+            what = f"padding ({where}) around {lengths[row]} tokens in a batch of width {max(lengths)}"
+            _compare(probe, logits[row, mask[row].bool()], expected, what)
+
+
+def require_pad_ids_inert(
+    probe: Probe, lengths: Sequence[int], where: str, seed: int, training: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The ids under the padding have no influence; returns mask and logits of the padded batch."""
+    rows, places = _rows(probe, lengths, seed), _arrangements(lengths)[where]
+    by_pad = []
+    for pad in (probe.vocabulary - 1, 0):
+        tokens, mask = scatter_rows(rows, places, max(lengths), pad)
+        logits = probe.logits(tokens, mask, training)
+        by_pad.append(logits[mask.bool()])
+    difference = largest_difference(*by_pad)
+    if difference > probe.rounding(by_pad[0]):
+        raise ClauseFailure(
+            f"another token id under the padding ({where}) changes logits of real tokens by {difference:.1e}"
+            f" ({probe.name}; allowed {probe.rounding(by_pad[0]):.1e})",
+            _HINT,
+        )
+    return mask, logits
 
 
 def _require_empty_rows_inert(probe: Probe) -> None:

@@ -1,0 +1,52 @@
+"""Whether a stored result was made with the source that its plugins have now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from seqbench.errors import RequestError
+from seqbench.plan import RunPlan
+from seqbench.plugin_source import source_sha256
+from seqbench.registry import find_model, find_task
+
+_Stored = Mapping[str, Any]
+
+
+def sources_of(plan: RunPlan) -> dict[str, str | None]:
+    """What is recorded with a run beside the versions of its plugins."""
+    return {"model": source_sha256(plan.model), "task": source_sha256(plan.task)}
+
+
+def edited_sources(stored: _Stored, now: Mapping[str, str | None], names: Mapping[str, str]) -> list[str]:
+    """What differs, such as "model toy: source 1a2b3c4d, now 5e6f7a8b".
+
+    Args:
+        stored: "sources" of a result or of environment.json; one from before they were recorded differs in nothing.
+        now: as `sources_of`.
+        names: of the model and the task.
+    """
+    found = []
+    for kind, digest in now.items():
+        before = (stored.get("sources") or {}).get(kind)
+        if before is not None and before != digest:
+            found.append(f"{kind} {names[kind]}: source {before[:8]}, now {(digest or 'unknown')[:8]}")
+    return found
+
+
+def edited_since(result: _Stored) -> list[str]:
+    """The same of a stored result, whose plugins are looked up; nothing is said of one that is not installed."""
+    names = {kind: result[kind]["name"] for kind in ("model", "task")}
+    now = {}
+    for kind, find in (("model", find_model), ("task", find_task)):
+        try:
+            now[kind] = source_sha256(find(names[kind]))
+        except RequestError:
+            continue
+    return edited_sources(result, now, names)
+
+
+def what_to_do(difference: str, run_hash: str) -> str:
+    """A line for whoever is shown the result."""
+    return (
+        f"bench: the stored result was made with other code under the same version ({difference}); raise the plugin's"
+        f" version, or type bench runs --hash {run_hash[:8]} --remove to have it made again"
+    )
