@@ -73,30 +73,39 @@ def require_inert(
     full = torch.ones(1, len(rows[0]), dtype=torch.int64)
     _compare(probe, probe.logits(rows[0].unsqueeze(0), full, training)[0], alone[0], "a mask of ones")
     for where in wheres:
-        mask, logits = require_pad_ids_inert(probe, lengths, where, seed, training)
+        mask, by_pad = _by_pad_ids(probe, rows, where, training)
         for row, expected in enumerate(alone):
             what = f"padding ({where}) around {lengths[row]} tokens in a batch of width {max(lengths)}"
-            _compare(probe, logits[row, mask[row].bool()], expected, what)
+            for logits in by_pad:
+                _compare(probe, logits[row, mask[row].bool()], expected, what)
+        _require_same(probe, mask, by_pad, where)
 
 
-def require_pad_ids_inert(
-    probe: Probe, lengths: Sequence[int], where: str, seed: int, training: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The ids under the padding have no influence; returns mask and logits of the padded batch."""
-    rows, places = _rows(probe, lengths, seed), _arrangements(lengths)[where]
-    by_pad = []
-    for pad in (probe.vocabulary - 1, 0):
+def require_pad_ids_inert(probe: Probe, lengths: Sequence[int], where: str, seed: int, training: bool = False) -> None:
+    """The ids under the padding have no influence; rows are compared in batches of one shape alone."""
+    mask, by_pad = _by_pad_ids(probe, _rows(probe, lengths, seed), where, training)
+    _require_same(probe, mask, by_pad, where)
+
+
+def _by_pad_ids(probe: Probe, rows: Sequence[Tensor], where: str, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """The mask of a padded batch, and its logits with the first and with the last id under the padding."""
+    lengths = [len(row) for row in rows]
+    places, by_pad = _arrangements(lengths)[where], []
+    for pad in (0, probe.vocabulary - 1):
         tokens, mask = scatter_rows(rows, places, max(lengths), pad)
-        logits = probe.logits(tokens, mask, training)
-        by_pad.append(logits[mask.bool()])
-    difference = largest_difference(*by_pad)
-    if difference > probe.rounding(by_pad[0]):
+        by_pad.append(probe.logits(tokens, mask, training))
+    return mask, by_pad
+
+
+def _require_same(probe: Probe, mask: Tensor, by_pad: Sequence[Tensor], where: str) -> None:
+    first, last = (logits[mask.bool()] for logits in by_pad)
+    difference = largest_difference(first, last)
+    if difference > probe.rounding(first):
         raise ClauseFailure(
             f"another token id under the padding ({where}) changes logits of real tokens by {difference:.1e}"
-            f" ({probe.name}; allowed {probe.rounding(by_pad[0]):.1e})",
+            f" ({probe.name}; allowed {probe.rounding(first):.1e})",
             _HINT,
         )
-    return mask, logits
 
 
 def _require_empty_rows_inert(probe: Probe) -> None:
