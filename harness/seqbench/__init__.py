@@ -3,4 +3,4 @@
 This package is the core. It names no architecture and no task; both are plugins (see `seqbench.contracts`).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

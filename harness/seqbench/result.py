@@ -13,6 +13,7 @@ from seqbench.plan import RunPlan
 from seqbench.store.attempts import in_words
 from seqbench.store.run_folder import SCHEMA
 from seqbench.task_data import config_identity
+from seqbench.training.matrices import describe_split
 from seqbench.training.trainer import TrainingState
 
 # State sizes are stored for the longest training sequence and for these lengths.
@@ -58,6 +59,14 @@ def _initialisation(plan: RunPlan) -> dict[str, str]:
     return {} if weights is None else {"initialisation": f"weights of {weights.name} ({weights.sha256[:8]})"}
 
 
+def _matrices(plan: RunPlan, model: PreTrainedModel) -> dict[str, str]:
+    """Which parameters weight decay, and Muon where it was asked for, fall on."""
+    if not plan.task.trains:
+        return {}
+    split = describe_split(model, lambda name: plan.model.matrix_parts(plan.model_config, name))
+    return {f"decay{' and Muon' if plan.trainer.optimizer == 'muon' else ''} on": split}
+
+
 def facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
     """What is known of a model before it trains."""
     plugin, config, task = plan.model, plan.tested_config, plan.task
@@ -78,7 +87,7 @@ def facts(plan: RunPlan, model: PreTrainedModel) -> dict[str, Any]:
         "state_bytes": {str(length): plugin.state_bytes(config, length) for length in lengths},
         "attention_reach": plugin.attention_reach(config),
         "receptive_field": plugin.receptive_field(config),
-        "confounds": plugin.confounds(config) | _initialisation(plan),
+        "confounds": plugin.confounds(config) | _matrices(plan, model) | _initialisation(plan),
         "notes": task.report_notes(plugin.attention_reach(config)),
         "published": [dataclasses.asdict(score) for score in task.published()],
     }

@@ -346,6 +346,7 @@ def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, diffe
         plan.budget,
         lambda length: plan.model.flops(plan.model_config, length).training_total,
         before_saving,
+        lambda name: plan.model.matrix_parts(plan.model_config, name),
     )
     diagnostics = Diagnostics(
         plan.model, model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.log

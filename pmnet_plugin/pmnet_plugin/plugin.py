@@ -94,6 +94,13 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
             return "memory read"
         return decoder_parameter_group(parameter_name)
 
+    def matrix_parts(self, config: PMNetSettings, parameter_name: str) -> Sequence[int] | None:
+        """Keys and values of the memory read apart; anchors are tables of angles."""
+        if "memory_embeddings" in parameter_name:
+            return ()
+        width = config.num_memory_read_heads * config.memory_size
+        return (width, width) if parameter_name.endswith(".proj_kv.weight") else None
+
     def flops(self, config: PMNetSettings, sequence_length: int) -> Flops:
         """Backbone, write and read; phase scores, softmax and scan are elementwise and not counted."""
         forward = decoder_flops(config, sequence_length, config.sliding_window)

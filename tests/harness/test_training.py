@@ -13,7 +13,9 @@ from toy_task import Recall, RecallSettings
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.errors import RunFailure
 from seqbench.training.data_order import DataOrderHash
-from seqbench.training.optimizer import build_optimizers, split_parameters
+from seqbench.training.matrices import split_parameters
+from seqbench.training.muon import Muon
+from seqbench.training.optimizer import build_optimizers
 from seqbench.training.schedule import learning_rate_at
 from seqbench.training.settings import TrainerSettings
 from seqbench.training.trainer import Trainer
@@ -89,8 +91,8 @@ def test_the_shortest_runs_have_a_rate(steps):
 def test_weights_of_linear_maps_are_apart_from_embeddings_heads_biases_and_norms():
     model = built()
     matrices, rest = split_parameters(model)
-    assert [id(each) for each in matrices] == [id(model.inner.weight)]
-    named = {id(each) for each in rest}
+    assert [id(each.parameter) for each in matrices] == [id(model.inner.weight)]
+    named = {id(each) for _, each in rest}
     assert named == {id(each) for each in model.parameters()} - {id(model.inner.weight)}
     # The head is tied: one parameter, an embedding, listed once.
     assert model.lm_head.weight is model.embedding.weight
@@ -102,8 +104,9 @@ def test_a_head_of_its_own_counts_as_an_embedding_and_frozen_weights_are_left_ou
     model.lm_head.weight = nn.Parameter(torch.zeros(8, 8))
     model.norm.weight.requires_grad = False
     matrices, rest = split_parameters(model)
-    assert any(each is model.lm_head.weight for each in rest)
-    assert not any(each is model.norm.weight for each in [*matrices, *rest])
+    parameters = [each for _, each in rest]
+    assert any(each is model.lm_head.weight for each in parameters)
+    assert not any(each is model.norm.weight for each in [*(matrix.parameter for matrix in matrices), *parameters])
 
 
 def test_adamw_decays_weights_of_linear_maps_only():
@@ -114,7 +117,7 @@ def test_adamw_decays_weights_of_linear_maps_only():
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     model = built()
     muon, adamw = build_optimizers(model, dataclasses.replace(SETTINGS, optimizer="muon", momentum=0.8))
-    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(muon, Muon)
     assert isinstance(adamw, torch.optim.AdamW)
     assert [each is model.inner.weight for each in muon.param_groups[0]["params"]] == [True]
     assert muon.param_groups[0]["momentum"] == 0.8

@@ -1,6 +1,7 @@
 """The plugin `gated-convolution`."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, setting
@@ -77,6 +78,11 @@ class GatedConvolutionPlugin(ModelPlugin[GatedConvolutionSettings]):
         if ".convolution." in parameter_name:
             return "filters"
         return "mlp" if ".mlp." in parameter_name else "norm"
+
+    def matrix_parts(self, config: GatedConvolutionSettings, parameter_name: str) -> Sequence[int] | None:
+        """The filters map no features to features."""
+        del config
+        return () if parameter_name.endswith(".taps") else None
 
     def flops(self, config: GatedConvolutionSettings, sequence_length: int) -> Flops:
         """The linear maps, which are all the matrix products there are.

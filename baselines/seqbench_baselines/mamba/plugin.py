@@ -1,6 +1,7 @@
 """The plugin `mamba`."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import MambaConfig, PreTrainedConfig
@@ -60,6 +61,14 @@ class MambaPlugin(StateSpacePlugin[MambaSettings]):
         fields = dataclasses.asdict(config) | {"time_step_rank": config.rank, "intermediate_size": config.channels}
         del fields["extra_channels"]
         return MambaForCausalLM(MambaConfig(**fields, **NO_SPECIAL_TOKENS))
+
+    def matrix_parts(self, config: MambaSettings, parameter_name: str) -> Sequence[int] | None:
+        """The fused projections in their parts (channels and gate; step sizes, B and C); A is a table."""
+        if parameter_name.endswith(".in_proj.weight"):
+            return config.channels, config.channels
+        if parameter_name.endswith(".x_proj.weight"):
+            return config.rank, config.state_size, config.state_size
+        return () if parameter_name.endswith(".A_log") else None
 
     def flops(self, config: MambaSettings, sequence_length: int) -> Flops:
         """The linear projections, which are all the matrix products there are.

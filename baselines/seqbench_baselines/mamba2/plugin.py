@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import Mamba2Config, PreTrainedConfig
@@ -77,6 +78,13 @@ class Mamba2Plugin(StateSpacePlugin[Mamba2Settings]):
         heads = next(count for count in range(config.num_heads, 0, -1) if channels % count == 0)
         groups = math.gcd(config.n_groups, heads)
         return dataclasses.replace(config, hidden_size=width, num_heads=heads, n_groups=groups)
+
+    def matrix_parts(self, config: Mamba2Settings, parameter_name: str) -> Sequence[int] | None:
+        """The fused projection in its parts: gate, channels, B and C, step sizes."""
+        if not parameter_name.endswith(".in_proj.weight"):
+            return None
+        maps = config.n_groups * config.state_size
+        return config.channels, config.channels, maps, maps, config.num_heads
 
     def flops(self, config: Mamba2Settings, sequence_length: int) -> Flops:
         """The linear projections, and the products of the chunked scan as this project computes it.

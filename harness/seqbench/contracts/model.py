@@ -134,6 +134,17 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         initialisation, kernel path. Printed with every result.
         """
 
+    def matrix_parts(self, config: ModelConfig, parameter_name: str) -> Sequence[int] | None:
+        """Rows of each linear map that a parameter of the built model holds, one below the other; () when it is none.
+
+        Matrices get weight decay and, with `optimizer=muon`, Muon, each part by itself. None, as it stands, leaves it
+        to the parameter's module and shape (`seqbench.training.matrices`): say () for a table of two or three
+        dimensions that is not an nn.Embedding (state matrices, anchors, learned filters), and name the parts of a
+        fused projection.
+        """
+        del config, parameter_name
+        return None
+
     def checkpoint_sha256(self) -> str | None:
         """Hash of the checkpoint whose weights a built model comes with: of its config, its tokenizer and its weights.
 

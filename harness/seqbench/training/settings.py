@@ -17,7 +17,7 @@ class TrainerSettings:
     )
     optimizer: str = setting(
         "adamw",
-        "adamw for all parameters, or muon for the weights of linear maps and adamw for the rest",
+        "adamw for all parameters, or muon for matrices (linear maps) and adamw for the rest",
         choices=("adamw", "muon"),
     )
     learning_rate: float = setting(1e-3, "peak learning rate", minimum=0)
@@ -28,7 +28,7 @@ class TrainerSettings:
     final_learning_rate_fraction: float = setting(
         0.1, "learning rate at the last step over the peak, for cosine", minimum=0, maximum=1
     )
-    weight_decay: float = setting(0.1, "decoupled weight decay of the weights of linear maps", minimum=0)
+    weight_decay: float = setting(0.1, "decoupled weight decay of matrices (linear maps)", minimum=0)
     beta1: float = setting(0.9, "AdamW's first moment decay", minimum=0, maximum=0.9999)
     beta2: float = setting(0.95, "AdamW's second moment decay", minimum=0, maximum=0.99999)
     epsilon: float = setting(1e-8, "AdamW's epsilon", minimum=0)

@@ -22,6 +22,7 @@ from seqbench.training.data_order import DataOrderHash
 from seqbench.training.gradient_norms import group_by_module, module_gradient_norms
 from seqbench.training.gradients import GradientAccumulator
 from seqbench.training.interruption import Interruption
+from seqbench.training.matrices import Declared
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.progress import ProgressReporter
 from seqbench.training.schedule import learning_rate_at
@@ -99,6 +100,7 @@ class Trainer:
         budget: what ends training; None for the settings' steps.
         sequence_flops: training FLOPs of one sequence of a number of tokens; None leaves them uncounted.
         before_saving: called before each checkpoint, which must not get ahead of what was logged.
+        matrix_parts: what the plugin says of a parameter; see `seqbench.training.matrices`.
     """
 
     def __init__(
@@ -114,13 +116,14 @@ class Trainer:
         budget: TrainingBudget | None = None,
         sequence_flops: Callable[[int], int] | None = None,
         before_saving: Callable[[], None] = lambda: None,
+        matrix_parts: Declared = lambda name: None,
     ) -> None:
         self._accelerator = _accelerator(device, precision)
         if self._accelerator.num_processes > 1:
             raise RequestError("bench trains in one process; start it without torchrun or accelerate launch")
         self.model: PreTrainedModel = self._accelerator.prepare(model)
         # Checkpoints hold the state of what Accelerate wraps, not of its wrappers.
-        self._bare_model, self._bare_optimizers = model, build_optimizers(model, settings)
+        self._bare_model, self._bare_optimizers = model, build_optimizers(model, settings, matrix_parts)
         self._optimizers = [self._accelerator.prepare(optimizer) for optimizer in self._bare_optimizers]
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._modules = group_by_module(model)
