@@ -1,11 +1,14 @@
 """Parameters and FLOPs: what is counted, and under which convention."""
 
-from collections import Counter
-from typing import Any
+from __future__ import annotations
 
-from transformers import PreTrainedModel
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from seqbench.contracts import ModelPlugin
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 EMBEDDING_GROUP = "embedding"
 

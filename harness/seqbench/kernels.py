@@ -4,6 +4,8 @@ Each entry point names an `Operation`. Which of its paths runs is up to the oper
 "reference" asks for that path of every operation that has it, "scan=reference,attention=triton" for one path each.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import traceback
@@ -12,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from seqbench.errors import RequestError
+
+# It takes seconds to import, and a stored result is shown without it.
+if TYPE_CHECKING:
+    import torch
 
 GROUP = "bench.kernels"
 

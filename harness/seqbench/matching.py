@@ -4,8 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from seqbench.accounting import count_parameters, non_embedding
 from seqbench.contracts import ModelPlugin
 from seqbench.errors import RequestError
@@ -127,6 +125,8 @@ def _deviation(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -
 
 
 def _count(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -> int:
+    import torch
+
     with torch.device("meta"):
         parameters = count_parameters(plugin, plugin.build(config))
     return sum(parameters.values()) if budget.total else non_embedding(parameters)

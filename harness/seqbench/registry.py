@@ -41,7 +41,7 @@ def find_model(name: str) -> ModelPlugin[Any]:
     model type), or a dotted path "package.module:Class". Raises RequestError when there is none or it is broken.
     """
     base, _, argument = name.partition(":")
-    points = _entry_points(MODEL_GROUP)
+    points = entry_points_of(MODEL_GROUP)
     if argument and base in points:
         plugin_class = _load_announced(base, points[base], MODEL_GROUP, ModelPlugin)
         return _construct(plugin_class, name, argument)
@@ -54,38 +54,43 @@ def find_task(name: str) -> type[TaskPlugin[Any]]:
     return _find(name, TASK_GROUP, TaskPlugin, "task")
 
 
-def announced(group: str) -> dict[str, type | BrokenPlugin]:
-    """Every announced plugin of an entry-point group, imported, by name; broken ones as `BrokenPlugin`."""
-    contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
-    found: dict[str, type | BrokenPlugin] = {}
-    for name, points in sorted(_entry_points(group).items()):
-        target = " and ".join(point.value for point in points)
-        try:
-            with kept_torch_settings():
-                found[name] = _check_contract(_only(name, points, group).load(), target, contract)
-        except (Exception, SystemExit) as error:
-            found[name] = BrokenPlugin(name, target, _reason(error), traceback.format_exc())
-    return found
+def entry_points_of(group: str) -> dict[str, list[EntryPoint]]:
+    """Announced plugins of an entry-point group by name; nothing is imported.
 
-
-def installed() -> set[str]:
-    """Names of all announced models and tasks; none is imported."""
-    return {*_entry_points(MODEL_GROUP), *_entry_points(TASK_GROUP)}
-
-
-def takes_argument(plugin_class: type) -> bool:
-    """Whether the plugin is named with an argument, as in "name:argument"."""
-    return len(inspect.signature(plugin_class).parameters) > 0
-
-
-def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
-    """Announced plugins by name; more than one where packages announce different things under the same name."""
+    There is more than one entry point where packages announce different things under the same name.
+    """
     points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
         known = points.setdefault(point.name, [])
         if all(other.value != point.value for other in known):
             known.append(point)
-    return points
+    return dict(sorted(points.items()))
+
+
+def announced(group: str) -> dict[str, type | BrokenPlugin]:
+    """Every announced plugin of an entry-point group, imported, by name; broken ones as `BrokenPlugin`."""
+    return {name: load_announced(name, points, group) for name, points in entry_points_of(group).items()}
+
+
+def load_announced(name: str, points: list[EntryPoint], group: str) -> type | BrokenPlugin:
+    """An announced plugin, imported; a broken one as `BrokenPlugin`."""
+    target = " and ".join(point.value for point in points)
+    try:
+        contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
+        with kept_torch_settings():
+            return _check_contract(_only(name, points, group).load(), target, contract)
+    except (Exception, SystemExit) as error:
+        return BrokenPlugin(name, target, _reason(error), traceback.format_exc())
+
+
+def installed() -> set[str]:
+    """Names of all announced models and tasks; none is imported."""
+    return {*entry_points_of(MODEL_GROUP), *entry_points_of(TASK_GROUP)}
+
+
+def takes_argument(plugin_class: type) -> bool:
+    """Whether the plugin is named with an argument, as in "name:argument"."""
+    return len(inspect.signature(plugin_class).parameters) > 0
 
 
 def _only(name: str, points: list[EntryPoint], group: str) -> EntryPoint:
@@ -98,7 +103,7 @@ def _only(name: str, points: list[EntryPoint], group: str) -> EntryPoint:
 
 
 def _find(name: str, group: str, contract: type, kind: str) -> Any:
-    points = _entry_points(group)
+    points = entry_points_of(group)
     if name in points:
         return _load_announced(name, points[name], group, contract)
     if _DOTTED_PATH.fullmatch(name):

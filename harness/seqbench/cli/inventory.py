@@ -3,10 +3,14 @@
 import dataclasses
 import traceback
 from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from seqbench.contracts import TaskPlugin, TaskPreset
 from seqbench.errors import RequestError
+from seqbench.plugin_memory import remembered
+from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, entry_points_of, load_announced, takes_argument
 
 Row = dict[str, Any]
 
@@ -15,43 +19,41 @@ SIZE_OF_THE_DATA = "size of the data"
 UNKNOWN_COST = "unknown cost"
 
 
-def installed_plugins(kind: str, verbose: bool) -> list[Row]:
+def installed_plugins(kind: str, renew: bool = False) -> list[Row]:
     """One row for each announced plugin of `kind`, "model" or "task", by name.
 
     A row has kind, name, summary, presets (name -> facts) and broken, which says why a plugin cannot be used and is
-    empty otherwise. With `verbose`, what is broken has a traceback. No data is looked for, and nothing fails because of
-    one plugin.
+    empty otherwise. What is broken has a traceback. No data is looked for, and nothing fails because of one plugin.
+    Rows are remembered; `renew` asks the plugins again.
     """
-    from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced
+    group = MODEL_GROUP if kind == "model" else TASK_GROUP
+    return [
+        remembered(f"{kind} in a list", points, partial(_row, kind, name, points, group), renew)
+        for name, points in entry_points_of(group).items()
+    ]
 
-    rows: list[Row] = []
-    for name, plugin in announced(MODEL_GROUP if kind == "model" else TASK_GROUP).items():
-        row: Row = {"kind": kind, "name": name, "summary": "", "presets": {}, "broken": ""}
-        if isinstance(plugin, BrokenPlugin):
-            row["broken"] = f"{plugin.reason} ({plugin.target})"
-            if verbose:
-                row["traceback"] = plugin.traceback
-        else:
-            row |= _model_facts(name, plugin) if kind == "model" else _task_facts(plugin, verbose)
-        rows.append(row)
-    return rows
+
+def _row(kind: str, name: str, points: list[EntryPoint], group: str) -> Row:
+    row: Row = {"kind": kind, "name": name, "summary": "", "presets": {}, "broken": ""}
+    plugin = load_announced(name, points, group)
+    if isinstance(plugin, BrokenPlugin):
+        return row | {"broken": f"{plugin.reason} ({plugin.target})", "traceback": plugin.traceback}
+    return row | (_model_facts(name, plugin) if kind == "model" else _task_facts(plugin))
 
 
 def _model_facts(name: str, plugin: Any) -> Row:
-    from seqbench.registry import takes_argument
-
     # A plugin that takes an argument may know its presets only with it.
     known = plugin.presets if isinstance(plugin.presets, Mapping) else {}
     presets = {preset: {"summary": getattr(config, "summary", "")} for preset, config in known.items()}
     return {"name": f"{name}:…" if takes_argument(plugin) else name, "summary": plugin.summary, "presets": presets}
 
 
-def _task_facts(plugin: Any, verbose: bool) -> Row:
-    presets = {name: _preset_facts(plugin, preset, verbose) for name, preset in plugin.presets.items()}
+def _task_facts(plugin: Any) -> Row:
+    presets = {name: _preset_facts(plugin, preset) for name, preset in plugin.presets.items()}
     return {"summary": plugin.summary, "presets": presets}
 
 
-def _preset_facts(task_class: type[TaskPlugin[Any]], preset: TaskPreset[Any], verbose: bool) -> Row:
+def _preset_facts(task_class: type[TaskPlugin[Any]], preset: TaskPreset[Any]) -> Row:
     """Summary, published figure, and cost: in words, and in training tokens (None where they are not known)."""
     facts: Row = {"summary": preset.summary, "figure": preset.figure, "training_tokens_at_most": None}
     try:
@@ -61,8 +63,8 @@ def _preset_facts(task_class: type[TaskPlugin[Any]], preset: TaskPreset[Any], ve
         return facts | {"cost": SIZE_OF_THE_DATA}
     except Exception as error:
         # A task is a stranger's code, and the others are to be listed all the same.
-        facts |= {"cost": UNKNOWN_COST, "broken": f"{type(error).__name__}: {error}"}
-        return facts | ({"traceback": traceback.format_exc()} if verbose else {})
+        broken = {"broken": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        return facts | {"cost": UNKNOWN_COST} | broken
     cost = f"at most {short(tokens)} training tokens" if tokens else MEASURES_ONLY
     return facts | {"cost": cost, "training_tokens_at_most": tokens}
 

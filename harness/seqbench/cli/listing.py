@@ -24,15 +24,18 @@ Cells = Sequence[str]
 @click.argument("what", type=click.Choice(["models", "tasks", "presets"]), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--verbose", is_flag=True, help="Show the traceback of broken plugins.")
+@click.option("--reload", "renew", is_flag=True, help="Ask the plugins again instead of remembering what they said.")
 @friendly_errors
-def list_plugins(what: str | None, as_json: bool, verbose: bool) -> None:
+def list_plugins(what: str | None, as_json: bool, verbose: bool, renew: bool) -> None:
     """List installed models, tasks or presets; models and tasks without an argument.
 
     "tasks" says of each what it measures, what its presets cost in training tokens, and to which published figure a
     preset corresponds; "presets" says what each is for. Broken plugins are listed with the reason.
     """
     kinds = {"models": ["model"], "tasks": ["task"]}.get(what or "", ["model", "task"])
-    rows = [row for kind in kinds for row in installed_plugins(kind, verbose)]
+    rows = [row for kind in kinds for row in installed_plugins(kind, renew)]
+    if not verbose:
+        rows = [_without_tracebacks(row) for row in rows]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -43,6 +46,15 @@ def list_plugins(what: str | None, as_json: bool, verbose: bool) -> None:
         if len(kinds) > 1:
             output.print(f"{kind}s", style="bold underline")
         _print_plugins(output, of_kind, details)
+
+
+def _without_tracebacks(row: Row) -> Row:
+    presets = {name: _bare(facts) for name, facts in row["presets"].items()}
+    return {**_bare(row), "presets": presets}
+
+
+def _bare(facts: Row) -> Row:
+    return {key: value for key, value in facts.items() if key != "traceback"}
 
 
 def _print_plugins(output: Console, rows: Sequence[Row], details: Callable[[Row], Iterator[Cells]]) -> None:

@@ -16,13 +16,13 @@ from seqbench.report.document import Row, Sheet
 @click.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--reload", "renew", is_flag=True, help="Ask the plugin again instead of remembering what it said.")
 @friendly_errors
-def show(name: str, as_json: bool) -> None:
+def show(name: str, as_json: bool, renew: bool) -> None:
     """Show a model, a task, "trainer", or the folder of a stored run.
 
     For plugins: every field that --set can change, with its default, and the presets.
     """
-    from seqbench.cli.description import describe
     from seqbench.registry import installed
 
     out = console()
@@ -30,7 +30,7 @@ def show(name: str, as_json: bool) -> None:
     if Path(name).is_dir() and name not in installed():
         _show_run(name, as_json, out)
         return
-    content = describe(name)
+    content = _description(name, renew)
     if as_json:
         click.echo(json.dumps(content, indent=2, default=str))
         return
@@ -44,6 +44,20 @@ def show(name: str, as_json: bool) -> None:
     for kind, entries in (("preset", content["presets"]), ("ablation", ablations)):
         if entries:
             out.print(Sheet("", (kind, "what it is"), [Row(entry) for entry in entries.items()], prose=(1,)))
+
+
+def _description(name: str, renew: bool) -> dict[str, Any]:
+    from seqbench.plugin_memory import remembered
+    from seqbench.registry import MODEL_GROUP, TASK_GROUP, entry_points_of
+
+    def ask() -> dict[str, Any]:
+        from seqbench.cli.description import describe
+
+        return describe(name)
+
+    points = [point for group in (MODEL_GROUP, TASK_GROUP) for point in entry_points_of(group).get(name, ())]
+    # A dotted path may lead anywhere, and a folder's models change with the folder.
+    return remembered("description", points, ask, renew) if points or name == "trainer" else ask()
 
 
 def _reflowed(text: str) -> str:
@@ -83,8 +97,13 @@ def _ablation(ablation: dict[str, Any]) -> str:
 
 
 def _fields_sheet(fields: list[dict[str, Any]]) -> Sheet:
-    rows = [Row((field["key"], str(field["default"]), f"{field['help']} ({_takes(field)})")) for field in fields]
+    rows = [Row((field["key"], _default(field["default"]), f"{field['help']} ({_takes(field)})")) for field in fields]
     return Sheet("", ("--set key", "default", "meaning"), rows, prose=(1, 2))
+
+
+def _default(value: Any) -> str:
+    # JSON has lists for tuples.
+    return str(tuple(value) if isinstance(value, list) else value)
 
 
 def _takes(field: dict[str, Any]) -> str:

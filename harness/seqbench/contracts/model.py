@@ -1,16 +1,20 @@
 """The contract of a model plugin: one class per architecture."""
 
+from __future__ import annotations
+
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
-
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from seqbench.contracts.measurement import Measurement
 from seqbench.contracts.settings import describe_settings
 from seqbench.contracts.task import Batch
+
+# It takes seconds to import, and what is only listed does not need it.
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ModelConfig = TypeVar("ModelConfig")
 

@@ -1,16 +1,20 @@
 """The contract of a task plugin: data as a pure function, and an evaluation."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
-
-import numpy as np
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from seqbench.contracts.measurement import Contamination, Evaluation, PublishedScore
+
+# They take seconds to import, and what is only listed needs none of them.
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TaskConfig = TypeVar("TaskConfig")
 
@@ -48,12 +52,12 @@ class Batch:
             return [self.input_ids.shape[1]] * self.input_ids.shape[0]
         return self.attention_mask.sum(dim=1).tolist()
 
-    def rows(self, start: int, stop: int) -> "Batch":
+    def rows(self, start: int, stop: int) -> Batch:
         """The sequences start..stop-1 as a batch of their own."""
         mask = None if self.attention_mask is None else self.attention_mask[start:stop]
         return Batch(self.input_ids[start:stop], self.labels[start:stop], mask)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         mask = None if self.attention_mask is None else self.attention_mask.to(device)
         return Batch(self.input_ids.to(device), self.labels.to(device), mask)
@@ -79,7 +83,7 @@ class Predictor(Protocol):
 
     def stream(
         self, input_ids: Tensor | Iterable[Tensor | np.ndarray[Any, Any]], chunk_length: int
-    ) -> Iterator["PredictedChunk"]:
+    ) -> Iterator[PredictedChunk]:
         """Logits of a sequence of any length, chunk by chunk in bounded memory, with the state carried on.
 
         Args:
@@ -181,7 +185,7 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
         self.config = config
         self.tokenizer: PreTrainedTokenizerBase | None = None
 
-    def with_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> "TaskPlugin[TaskConfig]":
+    def with_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> TaskPlugin[TaskConfig]:
         """The same task for a model that has a tokenizer of its own; tasks that read no text ignore it.
 
         Called once, before anything else. What is measured must be comparable between tokenizers, such as bits per

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from seqbench.statistics.summary import CONFIDENCE
 
@@ -54,6 +53,8 @@ def compare_items(first: Values, second: Values, weights: Values, seed: int = 0)
 
     def ratio(parts: Values, shares: Values, axis: int = -1) -> Values:
         return parts.sum(axis=axis) / shares.sum(axis=axis)
+
+    from scipy import stats
 
     interval = stats.bootstrap(
         (contributions, weights),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from seqbench.statistics.summary import critical_value, summarise
 
@@ -63,6 +62,8 @@ def compare_seeds(first: Sequence[float], second: Sequence[float], resolution: f
         p_value = 1.0 if summary.mean == 0 else 0.0
         effect = 0.0 if summary.mean == 0 else math.copysign(math.inf, summary.mean)
         return SeedComparison(len(differences), summary.mean, (summary.mean, summary.mean), p_value, effect, 0.0)
+    from scipy import stats
+
     seeds, freedom = len(differences), len(differences) - 1
     error = deviation / math.sqrt(seeds)
     half = error * critical_value(freedom)
@@ -84,6 +85,8 @@ def detectable_difference(deviation: float, seeds: int, level: float) -> float:
         seeds: number of pairs, at least 2.
         level: two-sided significance level, corrected for the number of comparisons.
     """
+    from scipy import optimize, stats
+
     critical = critical_value(seeds - 1, level)
     spread = _spread_quantiles(seeds - 1)
 
@@ -99,6 +102,8 @@ def detectable_difference(deviation: float, seeds: int, level: float) -> float:
 @functools.cache
 def _spread_quantiles(freedom: int) -> NDArray[np.float64]:
     """Quantiles of the estimated deviation over the true one; scipy's noncentral t has no values in far tails."""
+    from scipy import stats
+
     places = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     return np.sqrt(stats.chi2.ppf(places, freedom) / freedom)
 

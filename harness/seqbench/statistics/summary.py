@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
 # Of every interval that is shown.
 CONFIDENCE = 0.95
 
@@ -42,4 +40,6 @@ def summarise(values: Sequence[float]) -> Summary:
 
 def critical_value(degrees_of_freedom: int, level: float = 1 - CONFIDENCE) -> float:
     """Two-sided critical value of Student's t at `level`."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(degrees_of_freedom, 1 - level / 2))
