@@ -8,6 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from seqbench.visible import visible
+
 # Seconds between two plain lines: often enough to see life, rarely enough to read a log.
 _LINE_SECONDS = 10.0
 
@@ -17,7 +19,7 @@ def begin_bars(console: Console, *columns: str) -> Progress | None:
     if not console.is_terminal:
         return None
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         *(TextColumn(column) for column in columns),
         TimeRemainingColumn(),
@@ -32,7 +34,7 @@ def print_line(console: Console, text: str) -> None:
     """A line as it is, above the bars where there are some."""
     # A full disk behind standard error, or nobody who reads it, costs no run.
     with suppress(OSError):
-        console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class ProgressDisplay:

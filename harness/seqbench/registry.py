@@ -5,10 +5,13 @@ Importing this module imports no plugin. A plugin that fails to import is listed
 
 import importlib
 import inspect
+import os
 import re
+import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -79,8 +82,22 @@ def load_announced(name: str, points: list[EntryPoint], group: str) -> type | Br
         contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
         with kept_torch_settings():
             return _check_contract(_only(name, points, group).load(), target, contract)
-    except (Exception, SystemExit) as error:
+    # A plugin's module may raise anything, KeyboardInterrupt too; a real Ctrl-C then shows as one broken plugin.
+    except BaseException as error:
         return BrokenPlugin(name, target, _reason(error), traceback.format_exc())
+
+
+def lies_in_working_folder(name: str) -> bool:
+    """Whether importing the plugin called `name` would run a file that is found in the working folder alone.
+
+    Names of entry points, modules that this process has imported, and what is installed or on PYTHONPATH are no such.
+    """
+    module = re.split("[:.]", name)[0]
+    if name.partition(":")[0] in installed() or module in sys.modules or not _DOTTED_PATH.fullmatch(name):
+        return False
+    here = os.getcwd()
+    elsewhere = [place for place in sys.path if place and os.path.realpath(place) != os.path.realpath(here)]
+    return PathFinder.find_spec(module, elsewhere) is None and PathFinder.find_spec(module, [here]) is not None
 
 
 def installed() -> set[str]:
@@ -121,7 +138,7 @@ def _load_announced(name: str, points: list[EntryPoint], group: str, contract: t
             return _check_contract(entry_point.load(), entry_point.value, contract)
     except RequestError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise _broken(name, entry_point.value, error) from error
 
 
@@ -141,7 +158,7 @@ def _load_dotted(name: str, contract: type, kind: str, points: Iterable[str]) ->
             f"installed {kind}s: {', '.join(sorted(points))}; a dotted path reads package.module:Class, seen from the"
             " folder where the command is typed or from PYTHONPATH"
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise _broken(name, name, error) from error
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if isinstance(value, type)]

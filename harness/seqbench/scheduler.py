@@ -274,5 +274,6 @@ def _stored(cell: GridRun) -> dict[str, Any] | None:
 
 
 def _command(cell: GridRun, runs: Path, retry_failed: bool) -> list[str]:
-    command = [sys.executable, "-m", "seqbench.cli", "run", "--json", "--runs", str(runs), *cell.request.arguments()]
-    return [*command, "--retry-failed"] if retry_failed else command
+    # -P: modules of the working folder are not imported in the place of installed ones.
+    command = [sys.executable, "-P", "-m", "seqbench.cli", "run", "--json", "--runs", str(runs)]
+    return [*command, *cell.request.arguments(), *(["--retry-failed"] if retry_failed else [])]

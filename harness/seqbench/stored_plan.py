@@ -6,7 +6,7 @@ import seqbench
 from seqbench.contracts import ModelPlugin, TaskPlugin, describe_settings
 from seqbench.errors import RequestError
 from seqbench.plan import RunPlan, choose_device
-from seqbench.registry import find_model, find_task
+from seqbench.registry import find_model, find_task, lies_in_working_folder
 from seqbench.store.run_folder import RunFolder
 from seqbench.task_data import make_task
 from seqbench.training.budget import TrainingBudget
@@ -14,18 +14,25 @@ from seqbench.training.settings import TrainerSettings
 from seqbench.variables import refuse_variables
 
 
-def stored_plan(folder: RunFolder, needs_data: bool = True) -> RunPlan:
+def stored_plan(folder: RunFolder, needs_data: bool = True, trust_plugins: bool = False) -> RunPlan:
     """The plan of the run in `folder`, for the plugins that are installed now.
 
     Initial weights and the search for a size are left out: a finished run has its own. Without `needs_data` the data
-    of the task is not looked for, for whoever wants the model alone. Raises RequestError when there is no run, its
-    run.json was changed, or the code that made it had another version.
+    of the task is not looked for, for whoever wants the model alone. Unless `trust_plugins`, no plugin is imported from
+    a file of the working folder because a run names it: folders of runs are passed around. Raises RequestError when
+    there is no run, its run.json was changed, or the code that made it had another version.
     """
     refuse_variables()
     run = folder.read_run()
     if run is None:
         raise RequestError(f"{folder.path} holds no run")
     identity = run["identity"]
+    for name in (identity["model"]["name"], identity["task"]["name"]):
+        if not trust_plugins and lies_in_working_folder(name):
+            raise RequestError(
+                f"{folder.path} names the plugin {name!r}, which is a file of the working folder and no installed"
+                " package; if you know that code, add --trust-plugins (trust_plugins=True) to run it"
+            )
     model, task_class = find_model(identity["model"]["name"]), find_task(identity["task"]["name"])
     _require_version(folder, "the harness", identity["core"], seqbench.__version__)
     _require_version(folder, f"model {identity['model']['name']}", identity["model"]["version"], model.version)

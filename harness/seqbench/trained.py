@@ -37,13 +37,15 @@ class TrainedModel:
     sha256: str
 
 
-def load_run(path: Path) -> TrainedModel:
+def load_run(path: Path, trust_plugins: bool = False) -> TrainedModel:
     """The trained model of the run in the folder `path`.
+
+    With `trust_plugins`, plugins that the run names are imported from files of the working folder, too.
 
     Raises RequestError when there is no finished run, it failed, or its weights are damaged.
     """
     folder = RunFolder(path)
-    plan = stored_plan(folder, needs_data=False)
+    plan = stored_plan(folder, needs_data=False, trust_plugins=trust_plugins)
     result = folder.read_result()
     if result is None or result["status"] != "complete":
         raise RequestError(f"{path} holds no finished run; type its command again, or name another run")

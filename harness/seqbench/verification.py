@@ -42,7 +42,7 @@ class Finding:
     detail: str
 
 
-def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None) -> list[Finding]:
+def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None, trust_plugins: bool = False) -> list[Finding]:
     """Make the test figures of a finished run again from its weights, and its data order from its seed.
 
     On the same machine with the same threads, kernels and versions the figures must be equal to the bit, elsewhere up
@@ -52,11 +52,12 @@ def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None) -> lis
         folder: of the run.
         runs: the store, in which the run is looked for that trained the model of an ablation at evaluation alone.
         kernels: the request for paths of kernels; None for the one that the run was made with.
+        trust_plugins: whether plugins may be imported from files of the working folder because the run names them.
 
     Raises RequestError when there is no finished run of the installed version, its files cannot be read, or kernels
     cannot follow the request.
     """
-    plan, result = stored_plan(folder), folder.read_result()
+    plan, result = stored_plan(folder, trust_plugins=trust_plugins), folder.read_result()
     if result is None:
         raise RequestError(f"{folder.path} holds a run that is not finished; its command goes on")
     if result["status"] != "complete":

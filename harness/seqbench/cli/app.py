@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -11,6 +12,14 @@ import seqbench
 from seqbench.cache_folders import provide_cache_folders
 from seqbench.circumstances import circumstance_of
 from seqbench.variables import hidden_names, hidden_variables
+
+EXIT_INTERRUPTED = 130
+# What a shell says of a process that SIGPIPE has ended.
+EXIT_BROKEN_PIPE = 141
+
+
+class _NobodyReads(Exception):
+    """Standard output was closed by the program that read it; click would make exit code 1 of a BrokenPipeError."""
 
 
 class LazyGroup(click.Group):
@@ -42,6 +51,15 @@ class LazyGroup(click.Group):
         module, attribute = self._modules[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def invoke(self, context: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _NobodyReads from error
+        return result
+
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -64,9 +82,7 @@ def bench() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # A dotted path such as my_module:MyModel is looked for where the command is typed, as `python -m` would.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _look_here_last()
     # transformers draws a bar for every file it reads or writes; a run has its own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -79,7 +95,17 @@ def main() -> None:
         click.echo(f"bench: not followed, in the environment: {', '.join(ignored)}; options say how to train", err=True)
     try:
         with hidden_variables():
-            bench(prog_name="bench")
+            code = bench.main(prog_name="bench", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("bench: interrupted before anything was begun", err=True)
+        code = EXIT_INTERRUPTED
+    except _NobodyReads:
+        # Whoever reads has had enough. What is left in the buffer must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
     except (OSError, ImportError, MemoryError) as error:
         # Before a command has begun: its own modules could not be loaded.
         circumstance = circumstance_of(error)
@@ -87,4 +113,22 @@ def main() -> None:
             raise
         with suppress(OSError):
             print(f"bench: {circumstance}", file=sys.stderr)
-        sys.exit(1)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _look_here_last() -> None:
+    """Have modules of the working folder found, such as my_module:MyModel, but none in the place of an installed one.
+
+    A file torch.py that happens to lie where a command is typed is not the package of that name.
+    """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        # A folder that was removed holds no modules.
+        return
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # `python -m` puts the folder first; PYTHONPATH is somebody's wish.
+    sys.path[:] = [place for place in sys.path if place in named or place not in ("", here)]
+    if here not in sys.path:
+        sys.path.append(here)

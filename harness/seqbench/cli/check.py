@@ -12,6 +12,7 @@ from seqbench.cli.console import console
 from seqbench.cli.options import EXIT_FAILED, friendly_errors, kernels_option, parse_changes, tell_broken_kernels
 from seqbench.errors import RequestError
 from seqbench.report.document import Row, Sheet
+from seqbench.visible import visible
 
 if TYPE_CHECKING:
     from seqbench.testing import Report
@@ -133,7 +134,7 @@ def _as_data(report: "Report") -> dict[str, Any]:
 
 def _print(report: "Report", tracebacks: bool) -> None:
     shown = console()
-    shown.print(f"[bold]{escape(report.name)}[/bold], {report.kind}, preset {escape(report.preset)}")
+    shown.print(f"[bold]{escape(visible(report.name))}[/bold], {report.kind}, preset {escape(visible(report.preset))}")
     rows = []
     for outcome in report.outcomes:
         style = _COLOURS[outcome.state] if outcome.message else "dim"
@@ -142,7 +143,7 @@ def _print(report: "Report", tracebacks: bool) -> None:
     for outcome in report.failures:
         for line in (outcome.hint, outcome.traceback if tracebacks else ""):
             if line:
-                shown.print(f"{outcome.clause}: {line}", markup=False, highlight=False, soft_wrap=True)
+                shown.print(visible(f"{outcome.clause}: {line}"), markup=False, highlight=False, soft_wrap=True)
     failed = ", ".join(outcome.clause for outcome in report.failures)
     shown.print(f"{len(report.failures)} of {len(report.outcomes)} clauses fail" + (f": {failed}" if failed else ""))
     if not tracebacks and any(outcome.traceback for outcome in report.failures):

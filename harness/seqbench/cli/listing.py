@@ -12,6 +12,7 @@ from rich.text import Text
 from seqbench.cli.console import console
 from seqbench.cli.inventory import Row, installed_plugins
 from seqbench.cli.options import friendly_errors
+from seqbench.visible import visible
 
 # A last column that has less room than this beside the others stands below them.
 _NARROWEST = 24
@@ -64,12 +65,12 @@ def _print_plugins(output: Console, rows: Sequence[Row], details: Callable[[Row]
         lines = in_columns([(row["name"], said)], output.width)
         lines += in_columns(list(details(row)), output.width, _PRESET_INDENT)
         for number, line in enumerate(lines):
-            text = Text(line)
+            text = Text(visible(line))
             text.stylize("bold", 0, 0 if number else len(row["name"]))
             output.print(text, soft_wrap=True)
         for broken in (row, *row["presets"].values()):
             if broken.get("traceback"):
-                output.print(broken["traceback"], markup=False, highlight=False, soft_wrap=True)
+                output.print(visible(broken["traceback"]), markup=False, highlight=False, soft_wrap=True)
 
 
 def _names(row: Row) -> Iterator[Cells]:

@@ -161,7 +161,7 @@ def friendly_errors(command: Command) -> Command:
             _report(error, traceback, options, {"status": error.status})
             sys.exit(EXIT_WRONG_REQUEST)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("bench: interrupted; the same command goes on from the last checkpoint", err=True)
+            click.echo("bench: interrupted; the same command goes on from what is saved", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
             # Click knows what to do when nobody reads on.

@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from seqbench.cli.console import console
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Row, Sheet
+from seqbench.visible import visible
 
 
 @click.command()
@@ -34,9 +36,9 @@ def show(name: str, as_json: bool, renew: bool) -> None:
     if as_json:
         click.echo(json.dumps(content, indent=2, default=str))
         return
-    out.print(f"[bold]{content['name']}[/bold]  {content['summary']}")
+    out.print(Text.assemble((visible(content["name"]), "bold"), "  ", visible(content["summary"])))
     if content["documentation"]:
-        out.print(_reflowed(content["documentation"]), markup=False, highlight=False)
+        out.print(visible(_reflowed(content["documentation"])), markup=False, highlight=False)
     out.print(_fields_sheet(content["fields"]))
     for option, field in content.get("options", {}).items():
         out.print(f"{option} VALUE is short for --set {field}=VALUE", markup=False, highlight=False)

@@ -25,9 +25,10 @@ from seqbench.cli.options import EXIT_FAILED, friendly_errors
     metavar="REQUEST",
     help="Paths that kernels are to take, as for `bench run`.  [default: those of the run]",
 )
+@click.option("--trust-plugins", is_flag=True, help="Import plugins that the run names from the working folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
-def verify(run: Path, runs: Path, kernels: str | None, as_json: bool) -> None:
+def verify(run: Path, runs: Path, kernels: str | None, trust_plugins: bool, as_json: bool) -> None:
     """Test the stored model of a finished RUN again and say whether its figures hold.
 
     Also looked at: parameters, and the hash of the training data. Exit code 1 when anything differs by more than
@@ -40,7 +41,7 @@ def verify(run: Path, runs: Path, kernels: str | None, as_json: bool) -> None:
     from seqbench.store.run_folder import RunFolder
     from seqbench.verification import verify_run
 
-    findings = verify_run(RunFolder(run), runs, kernels)
+    findings = verify_run(RunFolder(run), runs, kernels, trust_plugins)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

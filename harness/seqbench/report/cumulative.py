@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from seqbench.contracts import TaskPlugin
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ItemsUnusable, read_items
+from seqbench.report.outgoing import save_figure
 from seqbench.report.results import Result, by_model, complete, overall_measurement, shown_names, words
 from seqbench.statistics.cumulative import CumulativeDifference, cumulative_differences
 from seqbench.statistics.multiple import holm
-from seqbench.store.files import write_atomically
 
 # Of the part of comparison.json.
 SCHEMA = 1
@@ -150,7 +150,6 @@ def plot_cumulative(results: Sequence[Result], curves: Sequence[CumulativeCurve]
     if not curves:
         return False
     # Slow to import and needed nowhere else.
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -167,10 +166,7 @@ def plot_cumulative(results: Sequence[Result], curves: Sequence[CumulativeCurve]
     axes.set_title(f"{title}\nband: 95 % interval over items, which speaks of these trained models", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, frameon=False)
-    # Without a date and with a fixed salt the same results make the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "seqbench"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=metadata))
+    save_figure(figure, path)
     return True
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqbench.report.columns import Column, spread, wrapped
+from seqbench.visible import visible
 
 # With more columns than this, the room between them is always halved.
 _ROOMY_COLUMNS = 8
@@ -25,6 +26,9 @@ class Row:
     cells: tuple[str, ...]
     style: str = ""
     ends_section: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", tuple(map(visible, self.cells)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Sheet:
     left: tuple[int, ...] = (0,)
     names: int = 1
     prose: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", visible(self.title))
+        object.__setattr__(self, "headings", tuple(map(visible, self.headings)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table for a terminal. What is too wide goes on below, with the first columns again."""
@@ -111,6 +119,9 @@ class Line:
 
     text: str
     style: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", visible(self.text))
 
     def __rich__(self) -> RenderableType:
         """The line for a terminal."""

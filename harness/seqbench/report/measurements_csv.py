@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from seqbench.report.outgoing import spreadsheet_cell
 from seqbench.report.results import Result, parameter_budget, soundness_state, training_budget, unmatched
 from seqbench.report.soundness import exemptions_of
 
@@ -25,8 +26,8 @@ def results_csv(results: Sequence[Result]) -> str:
     names = [*_RUN, *_MEASUREMENT, *coordinates, *budgets, *_SIZE]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: spreadsheet_cell(name) for name in names})
+    writer.writerows({name: spreadsheet_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

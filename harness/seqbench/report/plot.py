@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqbench.contracts import LOOKBACK
+from seqbench.report.outgoing import save_figure
 from seqbench.report.results import (
     Curve,
     Result,
@@ -20,7 +21,6 @@ from seqbench.report.results import (
     words,
 )
 from seqbench.statistics.summary import Summary, summarise
-from seqbench.store.files import write_atomically
 
 # Models differ in colour and in mark, so that a print without colours can be read.
 _MARKS = "osD^vPX<>p"
@@ -46,7 +46,6 @@ def plot_results(results: Sequence[Result], path: Path) -> bool:
     if not curves:
         return False
     # Slow to import and needed nowhere else.
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,10 +59,7 @@ def plot_results(results: Sequence[Result], path: Path) -> bool:
         _draw_overall(panels[1], results, looks)
     longest = max(map(len, shown_names(results).values()))
     figure.legend(loc="outside lower center", ncols=max(1, _LEGEND_LETTERS // (longest + 8)), fontsize=9, frameon=False)
-    # Without a date and with a fixed salt the same results make the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "seqbench"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=metadata))
+    save_figure(figure, path)
     return True
 
 

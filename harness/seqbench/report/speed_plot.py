@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seqbench.store.files import write_atomically
+from seqbench.report.outgoing import save_figure
 
 # Models differ in colour and in mark, so that a print without colours can be read.
 _MARKS = "osD^vPX<>p"
@@ -23,7 +23,6 @@ def plot_speed(content: Mapping[str, Any], path: Path) -> bool:
     if not cells:
         return False
     # Slow to import and needed nowhere else.
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,10 +39,7 @@ def plot_speed(content: Mapping[str, Any], path: Path) -> bool:
         _dress(panels[0][column], panels[1][column], mode, [cell["place"]["length"] for cell in cells])
     handles = {handle.get_label(): handle for handle in panels[0][0].get_legend_handles_labels()[0]}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    # Without a date and with a fixed salt the same figures make the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "seqbench"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=metadata))
+    save_figure(figure, path)
     return True
 
 

@@ -1,8 +1,8 @@
 """A run's training in one picture, drawn from its log."""
 
 from seqbench.plan import RunPlan
+from seqbench.report.outgoing import save_figure
 from seqbench.report.training_log import arrange_log
-from seqbench.store.files import write_atomically
 from seqbench.store.run_folder import RunFolder
 
 
@@ -15,5 +15,5 @@ def plot_training(folder: RunFolder, plan: RunPlan) -> bool:
     from seqbench.report.training_figure import training_figure
 
     figure = training_figure(log, plan)
-    write_atomically(folder.training_plot, lambda temporary: figure.savefig(temporary, dpi=130))
+    save_figure(figure, folder.training_plot, dpi=130)
     return True

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from seqbench.errors import RequestError
+from seqbench.visible import visible
 
 
 class DamagedFile(RequestError):
@@ -29,7 +30,7 @@ class SurplusFile(DamagedFile):
 
 def tell(message: str) -> None:
     """One line on standard error."""
-    print(f"bench: {message}", file=sys.stderr, flush=True)
+    print(visible(f"bench: {message}"), file=sys.stderr, flush=True)
 
 
 def set_aside(path: Path, damaged: Path, why: str) -> None:

@@ -25,6 +25,7 @@ class BenchLM(PredictorLM):
         max_length: tokens that the model reads at most; none lets the model decide.
         batch_size: sequences of one call, at most; "auto" stands for 16.
         max_batch_size: the same bound, where `batch_size` is larger or "auto".
+        trust_plugins: with `run`, whether plugins that it names are imported from files of the working folder.
         device: with `pretrained`; a device that is not there, as lm-eval's default cuda:0 may be, stands for the CPU.
 
     Raises RequestError for arguments that contradict each other, a model that is not there, and one without the ids of
@@ -41,6 +42,7 @@ class BenchLM(PredictorLM):
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
+        trust_plugins: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:
@@ -52,7 +54,7 @@ class BenchLM(PredictorLM):
             raise RequestError("--model bench needs --model_args run=<folder> or pretrained=<folder or hub id>")
         if run is not None and (model is not None or precision != "fp32"):
             raise RequestError("a run knows its model and precision; leave them out of --model_args")
-        trained = _load(run, pretrained, model, precision, device)
+        trained = _load(run, pretrained, model, precision, device, bool(trust_plugins))
         vocab_size = BYTE_VOCABULARY if trained.tokenizer is None else len(trained.tokenizer)
         known = trained.model.config.vocab_size
         if known < vocab_size:
@@ -70,10 +72,15 @@ class BenchLM(PredictorLM):
 
 
 def _load(
-    run: str | None, pretrained: str | None, model: str | None, precision: str, device: str | None
+    run: str | None,
+    pretrained: str | None,
+    model: str | None,
+    precision: str,
+    device: str | None,
+    trust_plugins: bool,
 ) -> TrainedModel:
     if run is not None:
-        return load_run(Path(str(run)))
+        return load_run(Path(str(run)), trust_plugins)
     if precision not in _PRECISIONS:
         raise RequestError(f"precision is {' or '.join(_PRECISIONS)}, not {precision!r}")
     # Models of transformers are named by their checkpoint.
