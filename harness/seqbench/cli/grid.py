@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from seqbench.circumstances import circumstance_of, in_one_line
-from seqbench.cli.console import FILE_WIDTH, console
+from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.cli.options import EXIT_FAILED, EXIT_INTERRUPTED
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun
@@ -59,7 +59,7 @@ class Destination:
 def print_runs(grid: Sequence[GridRun]) -> None:
     """The runs of a grid, without running them."""
     for cell in grid:
-        click.echo(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
+        say(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
 
 
 def run_all(
@@ -76,7 +76,7 @@ def run_all(
     try:
         return run_grid(grid, runs, retry_failed, where, logs, limit)
     except (GridInterrupted, KeyboardInterrupt):
-        click.echo("bench: stopped; what is done is saved and the same command goes on from there", err=True)
+        say("bench: stopped; what is done is saved and the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -115,11 +115,11 @@ def carry_out(
     else:
         console().print(document)
         if problem is None:
-            click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
+            say(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
     for cell in grid:
         draw_what_is_missing(cell.folder, cell.plan)
     if problem is not None:
-        click.echo(
+        say(
             f"bench: tables and plots cannot be written to {folder} ({in_one_line(problem)}); the results are stored,"
             " and the same command writes them when that has changed",
             err=True,
@@ -161,7 +161,7 @@ def _reads(path: Path, text: str) -> bool:
 def _tell_made_otherwise(grid: Sequence[GridRun]) -> None:
     counts = Counter(difference for cell in grid for difference in made_otherwise(cell.plan, cell.folder))
     for difference, count in counts.items():
-        click.echo(
+        say(
             f"bench: {count} of {len(grid)} stored results were made with {difference}; another --runs runs them again",
             err=True,
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from seqbench.cli.console import say
 from seqbench.cli.options import friendly_errors
 
 
@@ -28,9 +29,9 @@ def new(kind: str, name: str, into: Path) -> None:
 
     names = choose_names(kind, name)
     for path in write_package(names, into):
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")
     other = "--task TASK" if kind == "model" else "--model MODEL"
-    click.echo(
+    say(
         f"""
 try it from its folder:
     cd {shlex.quote(str(into / name))}

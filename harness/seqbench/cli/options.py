@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from seqbench.circumstances import circumstance_of
+from seqbench.cli.console import say
 from seqbench.cli.numbers import Count
 from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
@@ -143,7 +144,7 @@ def tell_broken_kernels() -> None:
     from seqbench.kernels import broken_operations
 
     for broken in broken_operations():
-        click.echo(f"bench: kernel {broken.name} ({broken.target}) is broken: {broken.reason}", err=True)
+        say(f"bench: kernel {broken.name} ({broken.target}) is broken: {broken.reason}", err=True)
 
 
 def friendly_errors(command: Command) -> Command:
@@ -161,7 +162,7 @@ def friendly_errors(command: Command) -> Command:
             _report(error, traceback, options, {"status": error.status})
             sys.exit(EXIT_WRONG_REQUEST)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("bench: interrupted; the same command goes on from what is saved", err=True)
+            say("bench: interrupted; the same command goes on from what is saved", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
             # Click knows what to do when nobody reads on.
@@ -206,6 +207,6 @@ def _report(error: Exception, traceback: bool, options: dict[str, Any], known: d
         with suppress(OSError):
             click.echo(json.dumps({**known, "message": message}))
     with suppress(OSError):
-        click.echo(f"bench: {message}", err=True)
+        say(f"bench: {message}", err=True)
         if not traceback and not expected:
-            click.echo("the same command with --traceback shows where", err=True)
+            say("the same command with --traceback shows where", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from seqbench.cli.console import console
+from seqbench.cli.console import console, say
 from seqbench.cli.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -94,18 +94,18 @@ def run(
     plan = resolve(request)
     folder = RunFolder(output or runs / plan.folder_name)
     if dry_run:
-        click.echo(preview(plan, folder.path, as_json))
+        say(preview(plan, folder.path, as_json))
         return
     try:
         result = execute(plan, folder, runs, retry_failed)
     except Interrupted:
         draw([], folder, plan)
-        click.echo(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
+        say(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
         sys.exit(EXIT_INTERRUPTED)
     for difference in made_otherwise(plan, folder):
-        click.echo(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
+        say(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
     for difference in edited_since(result):
-        click.echo(what_to_do(difference, result["hash"]), err=True)
+        say(what_to_do(difference, result["hash"]), err=True)
     drawn = draw([result], folder, plan)
     if as_json:
         click.echo(json.dumps(result, indent=2))
@@ -115,7 +115,7 @@ def run(
 
         console().print(run_report(result))
         plots = f"   plots: {', '.join(map(str, drawn))}" if drawn else ""
-        click.echo(f"result: {folder.path / 'result.json'}{plots}")
+        say(f"result: {folder.path / 'result.json'}{plots}")
     if result["status"] != "complete":
         sys.exit(EXIT_FAILED)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seqbench.cli.console import console
+from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Document, Line, Row, Sheet
@@ -92,14 +92,14 @@ def _remove(found: list[StoredRun], yes: bool) -> None:
         # Before the first one goes.
         require_removable(run.folder)
     if not found:
-        click.echo("nothing to remove", err=True)
+        say("nothing to remove", err=True)
         return
     if not yes and not click.confirm(f"delete {_count(found)}?", err=True):
-        click.echo("nothing removed", err=True)
+        say("nothing removed", err=True)
         return
     for run in found:
         remove_run(run.folder)
-    click.echo(f"removed {_count(found)}", err=True)
+    say(f"removed {_count(found)}", err=True)
 
 
 def _count(found: list[StoredRun]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seqbench.cli.console import FILE_WIDTH, console
+from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.cli.numbers import Count
 from seqbench.cli.options import (
     EXIT_FAILED,
@@ -102,11 +102,11 @@ def speed(as_json: bool, output: Path | None, **options: Any) -> None:
     try:
         session, folder = _measure(options, output)
     except KeyboardInterrupt:
-        click.echo("bench: stopped before anything was measured", err=True)
+        say("bench: stopped before anything was measured", err=True)
         sys.exit(EXIT_INTERRUPTED)
     _print(session, folder, as_json)
     if session.state != "complete":
-        click.echo(f"bench: stopped; what was measured is in {folder}", err=True)
+        say(f"bench: stopped; what was measured is in {folder}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     if any(record.state == "failed" for record in session.records):
         sys.exit(EXIT_FAILED)
@@ -257,4 +257,4 @@ def _print(session: "Session", folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(content, indent=2))
         return
     console().print(document)
-    click.echo(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))
+    say(f"tables and data: {folder}" + (f"   plot: {drawn[0]}" if drawn else ""))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from seqbench.cli.console import console
+from seqbench.cli.console import console, say
 from seqbench.cli.options import EXIT_FAILED, friendly_errors
 
 
@@ -51,6 +51,6 @@ def verify(run: Path, runs: Path, kernels: str | None, trust_plugins: bool, as_j
         ]
         console().print(Sheet("", ("figure", "holds", ""), rows, prose=(0, 1, 2)))
     wrong = sum(not finding.holds for finding in findings)
-    click.echo(f"{len(findings) - wrong} of {len(findings)} hold", err=as_json)
+    say(f"{len(findings) - wrong} of {len(findings)} hold", err=as_json)
     if wrong:
         sys.exit(EXIT_FAILED)
