@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from seqbench.circumstances import circumstance_of, is_crash, signal_name, told_
 from seqbench.comparison import GridRun
 from seqbench.errors import Circumstance
 from seqbench.memory_pressure import held_nearly_all, peak_bytes
+from seqbench.process import BenchProcesses
 
 EXIT_INTERRUPTED = 130
 
@@ -42,9 +42,15 @@ class Child:
     """
 
     def __init__(
-        self, number: int, cell: GridRun, command: list[str], environment: dict[str, str], console: Path | None
+        self,
+        number: int,
+        cell: GridRun,
+        processes: BenchProcesses,
+        arguments: list[str],
+        environment: dict[str, str],
+        console: Path | None,
     ) -> None:
-        """Start `command` with these variables besides the present ones.
+        """Start `bench` with these arguments, and with these variables besides the present ones.
 
         `console` is the file for what it says on standard error; None leaves it this process's own. Raises Circumstance
         when there is no process to be had.
@@ -55,9 +61,7 @@ class Child:
         try:
             self._available = psutil.virtual_memory().available
             with _opened(console) as stderr:
-                self._process = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env={**os.environ, **environment}
-                )
+                self._process = processes.start(arguments, environment, stderr)
         except OSError as error:
             raise circumstance_of(error) or error from error
         assert self._process.stdout is not None

@@ -1,7 +1,6 @@
 """Runs of a grid in child processes: several side by side, each result recorded, whatever happens to a process."""
 
 import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from seqbench.comparison import GridRun
 from seqbench.errors import Busy, Circumstance, RequestError
 from seqbench.grid_display import GridDisplay
 from seqbench.memory_pressure import KillsForMemory
+from seqbench.process import BenchProcesses
 from seqbench.result import failed, unfinished
 from seqbench.runner import record_failure
 from seqbench.standing import TIME_OUT, standing_result
@@ -133,6 +133,7 @@ class _Scheduler:
         self._stopped: dict[int, list[str]] = defaultdict(list)
         self._pauses: dict[int, _Pause] = {}
         self._kills = KillsForMemory()
+        self._processes = BenchProcesses()
 
     def run(self) -> list[dict[str, Any]]:
         self._take_stored()
@@ -196,7 +197,14 @@ class _Scheduler:
         self._before[number] = _stored(cell), len(attempts(cell.folder))
         self._display.started(number, cell)
         try:
-            child = Child(number, cell, _command(cell, self._runs, self._retry_failed), place.environment, console)
+            child = Child(
+                number,
+                cell,
+                self._processes,
+                _arguments(cell, self._runs, self._retry_failed),
+                place.environment,
+                console,
+            )
         except Circumstance as circumstance:
             self._free.append(place)
             self._put_off(number, circumstance)
@@ -273,7 +281,6 @@ def _stored(cell: GridRun) -> dict[str, Any] | None:
     return cell.folder.finished_result(cell.plan.run_hash)
 
 
-def _command(cell: GridRun, runs: Path, retry_failed: bool) -> list[str]:
-    # -P: modules of the working folder are not imported in the place of installed ones.
-    command = [sys.executable, "-P", "-m", "seqbench.cli", "run", "--json", "--runs", str(runs)]
-    return [*command, *cell.request.arguments(), *(["--retry-failed"] if retry_failed else [])]
+def _arguments(cell: GridRun, runs: Path, retry_failed: bool) -> list[str]:
+    arguments = ["run", "--json", "--runs", str(runs), *cell.request.arguments()]
+    return [*arguments, "--retry-failed"] if retry_failed else arguments
