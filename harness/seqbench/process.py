@@ -115,7 +115,7 @@ class _Forked:
             raise
         finally:
             os.close(writer)
-        self.stdout: IO[bytes] | None = io.FileIO(reader)  # type: ignore[assignment]
+        self.stdout: IO[bytes] | None = io.FileIO(reader)
         self.returncode: int | None = None
 
     @property
