@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +19,6 @@ from typing import Any
 from seqbench.contracts import ModelPlugin, TaskPlugin
 from seqbench.errors import RequestError
 from seqbench.suggestions import did_you_mean
-from seqbench.torch_settings import kept_torch_settings
 
 MODEL_GROUP = "bench.models"
 TASK_GROUP = "bench.tasks"
@@ -80,7 +80,7 @@ def load_announced(name: str, points: list[EntryPoint], group: str) -> type | Br
     target = " and ".join(point.value for point in points)
     try:
         contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
-        with kept_torch_settings():
+        with _kept_torch_settings():
             return _check_contract(_only(name, points, group).load(), target, contract)
     # A plugin's module may raise anything, KeyboardInterrupt too; a real Ctrl-C then shows as one broken plugin.
     except BaseException as error:
@@ -110,6 +110,15 @@ def takes_argument(plugin_class: type) -> bool:
     return len(inspect.signature(plugin_class).parameters) > 0
 
 
+@contextmanager
+def _kept_torch_settings() -> Iterator[None]:
+    # Names alone are looked up without torch, which takes seconds to import.
+    from seqbench.torch_settings import kept_torch_settings
+
+    with kept_torch_settings():
+        yield
+
+
 def _only(name: str, points: list[EntryPoint], group: str) -> EntryPoint:
     if len(points) > 1:
         raise RequestError(
@@ -134,7 +143,7 @@ def _find(name: str, group: str, contract: type, kind: str) -> Any:
 def _load_announced(name: str, points: list[EntryPoint], group: str, contract: type) -> Any:
     entry_point = _only(name, points, group)
     try:
-        with kept_torch_settings():
+        with _kept_torch_settings():
             return _check_contract(entry_point.load(), entry_point.value, contract)
     except RequestError:
         raise
@@ -147,7 +156,7 @@ def _load_dotted(name: str, contract: type, kind: str, points: Iterable[str]) ->
     if not attribute:
         module_name, _, attribute = name.rpartition(".")
     try:
-        with kept_torch_settings():
+        with _kept_torch_settings():
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
@@ -192,7 +201,7 @@ def _construct(plugin_class: Any, name: str, *arguments: str) -> ModelPlugin[Any
     if arguments and not wanted:
         raise RequestError(f"model {name.partition(':')[0]!r} takes no argument after a colon")
     try:
-        with kept_torch_settings():
+        with _kept_torch_settings():
             return plugin_class(*arguments)
     except RequestError:
         raise

@@ -1,5 +1,6 @@
 """What lies where a command is typed: found when it is named, and never run instead of something else."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,13 @@ import sys
 import pytest
 
 from seqbench.errors import RequestError
+from seqbench.plan import resolve
 from seqbench.registry import BrokenPlugin, find_model, lies_in_working_folder, load_announced
+from seqbench.request import RunRequest
+from seqbench.runner import describe
+from seqbench.store.identity import hash_of
 from seqbench.store.run_folder import RunFolder
-from seqbench.stored_plan import hash_of, stored_plan
+from seqbench.stored_plan import stored_plan
 
 # Each would end the process of whoever imports it.
 TRAP = "raise SystemExit('imported from the working folder')"
@@ -63,12 +68,10 @@ def test_a_plugin_that_raises_anything_on_import_is_a_broken_plugin(tmp_path, mo
 
 def stored_run(folder, model):
     """A run.json as an unfriendly sender would write it: consistent, and naming a file beside it."""
-    identity = {"model": {"name": model}, "task": {"name": "copy-paste"}}
+    run = describe(resolve(RunRequest(model="transformer", task="copy-paste")))
+    run["identity"]["model"]["name"] = model
+    run["hash"] = hash_of(run["identity"])
     folder.mkdir(exist_ok=True)
-    RunFolder(folder)
-    import json
-
-    run = {"schema": 1, "hash": hash_of(identity), "identity": identity}
     (folder / "run.json").write_text(json.dumps(run))
     return RunFolder(folder)
 
