@@ -103,7 +103,7 @@ def carry_out(
     _tell_made_otherwise(grid)
     for result in results:
         for difference in edited_since(result):
-            click.echo(what_to_do(difference, result["hash"]), err=True)
+            say(what_to_do(difference, result["hash"]), err=True)
     require_comparable(grid, results)
     results = with_hardware(grid, results)
     curves = cumulative_curves(results, _curve_reader(grid))

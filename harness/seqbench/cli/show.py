@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from seqbench.cli.console import console
+from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Row, Sheet
@@ -89,7 +89,7 @@ def _show_run(path: str, as_json: bool, out: Console) -> None:
     else:
         out.print(run_report(result))
     for difference in edited_since(result):
-        click.echo(what_to_do(difference, result["hash"]), err=True)
+        say(what_to_do(difference, result["hash"]), err=True)
 
 
 def _ablation(ablation: dict[str, Any]) -> str:

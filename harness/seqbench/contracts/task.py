@@ -257,7 +257,7 @@ class TaskPlugin(ABC, Generic[TaskConfig]):
         del seed, batches, batch_size
         return ()
 
-    def rehearsal(self) -> "TaskPlugin[TaskConfig]":
+    def rehearsal(self) -> TaskPlugin[TaskConfig]:
         """The same task with evaluation sets as small as they can be, on which all that follows training is tried
         before it: the first items, or one of each kind.
 
