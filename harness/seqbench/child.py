@@ -15,7 +15,7 @@ from seqbench.circumstances import circumstance_of, is_crash, signal_name, told_
 from seqbench.comparison import GridRun
 from seqbench.errors import Circumstance
 from seqbench.memory_pressure import held_nearly_all, peak_bytes
-from seqbench.process import BenchProcesses
+from seqbench.process import UNKNOWN, BenchProcesses
 
 EXIT_INTERRUPTED = 130
 
@@ -107,6 +107,8 @@ class Child:
             if is_crash(-code):
                 return Ending("crash", message)
             raise Circumstance("killed", message)
+        if code == UNKNOWN:
+            raise Circumstance("killed", "the process that starts the runs was ended")
         if code == EXIT_INTERRUPTED:
             raise Circumstance("killed", "the process was told to stop, and the comparison was not")
         try:

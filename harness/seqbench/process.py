@@ -24,6 +24,10 @@ _PRELOADED = ["torch", "transformers", "seqbench.preloaded"]
 _READ_LATER = frozenset({"CUDA_VISIBLE_DEVICES"})
 
 
+# The exit code of a process of which nobody knows how it ended; it may even be at work still.
+UNKNOWN = 256
+
+
 class Started(Protocol):
     """What `subprocess.Popen` and a forked process have in common."""
 
@@ -61,9 +65,11 @@ class BenchProcesses:
         `stderr` None leaves it this process's own. Raises OSError when there is no process to be had.
         """
         wanted = {**os.environ, **environment}
-        if self._may_fork(wanted):
-            assert self._context is not None
-            return _Forked(self._context, arguments, wanted, stderr)
+        # A server takes a socket in the temporary folder and handles of its own, for which there may be no room.
+        with suppress(OSError, EOFError):
+            if self._may_fork(wanted):
+                assert self._context is not None
+                return _Forked(self._context, arguments, wanted, stderr)
         # -P: modules of the working folder are not imported in the place of installed ones.
         command = [sys.executable, "-P", "-m", "seqbench.cli", *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=wanted)
@@ -71,7 +77,7 @@ class BenchProcesses:
     def _may_fork(self, wanted: dict[str, str]) -> bool:
         if "forkserver" not in multiprocessing.get_all_start_methods():
             return False
-        if self._context is None:
+        if self._context is None or not _is_served():
             self._begin(wanted)
         return _read_at_import(wanted) == self._environment and _sources() == self._sources
 
@@ -91,6 +97,18 @@ class BenchProcesses:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _is_served() -> bool:
+    """Whether the server is alive."""
+    from multiprocessing import forkserver
+
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    try:
+        # Looked at without being buried: multiprocessing waits for it.
+        return server is not None and os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 class _Forked:
@@ -125,7 +143,9 @@ class _Forked:
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._process.exitcode
+            code = self._process.exitcode
+            # What multiprocessing says when the server, which alone sees how the process ends, is gone.
+            self.returncode = UNKNOWN if code == 255 and not _is_served() else code
         return self.returncode
 
     def send_signal(self, sig: int, /) -> None:

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 SUPPORT = Path(__file__).parents[1] / "harness" / "support"
 sys.path.insert(0, str(SUPPORT))
@@ -29,7 +28,7 @@ import torch  # noqa: E402
 import toy_model  # noqa: E402, F401
 import toy_task  # noqa: E402, F401
 
-from seqbench import child, preview, runner  # noqa: E402, F401
+from seqbench import preview, runner, scheduler  # noqa: E402, F401
 from seqbench.cli import app, compare, grid, listing, run, show  # noqa: E402, F401
 from seqbench.report import plot, run_plots, table, training_figure  # noqa: E402, F401
 
@@ -42,11 +41,20 @@ CLOCKS = ("seconds", "wall_seconds", "finished", "commit")
 _PATIENCE_SECONDS = 300.0
 
 
-class _Forked(subprocess.Popen):
-    """A run of a comparison: what its command would do, without the interpreter's start."""
+class _Processes:
+    """The runs of a comparison: what their commands would do, without a server that has to import torch first."""
 
-    def __init__(self, command: list[str], env: dict[str, str], **options: Any) -> None:
-        super().__init__(command, preexec_fn=lambda: _become(command[3:], env), **options)
+    def start(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[bytes] | None
+    ) -> "subprocess.Popen[bytes]":
+        variables = {**os.environ, **environment}
+        return subprocess.Popen(
+            ["bench"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
+            preexec_fn=lambda: _become(arguments, variables),
+        )
 
 
 def _become(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -110,7 +118,7 @@ class Command:
                 os.dup2(file, number)
                 os.close(file)
             os.chdir(self.folder)
-            child.subprocess = SimpleNamespace(Popen=_Forked, PIPE=subprocess.PIPE)
+            scheduler.BenchProcesses = _Processes  # type: ignore[attr-defined, misc, assignment]
             for number, limit in self.limits.items():
                 resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
             _leave_with(self.arguments)

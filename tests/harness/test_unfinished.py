@@ -4,15 +4,16 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from seqbench import child, memory_pressure, scheduler
+from seqbench import child, memory_pressure, process, scheduler
 from seqbench.comparison import GridRun, grid_run
 from seqbench.errors import Circumstance
 from seqbench.report.item_scores import ItemScores, ItemsUnusable
@@ -42,8 +43,8 @@ class Machine:
     def __init__(self, cells: list[GridRun], runs: Path, endings: list[Any]) -> None:
         self.cells, self.runs, self.endings, self.starts = cells, runs, endings, []
 
-    def __call__(self, command: list[str], **streams: Any) -> "Machine.Process":
-        [cell] = [cell for cell in self.cells if cell.request.arguments() == command[command.index("--runs") + 2 :]]
+    def start(self, arguments: list[str], *options: Any) -> "Machine.Process":
+        [cell] = [cell for cell in self.cells if cell.request.arguments() == arguments[arguments.index("--runs") + 2 :]]
         self.starts.append(cell.plan.label)
         ending = self.endings.pop(0) if self.endings else None
         if isinstance(ending, OSError):
@@ -89,7 +90,7 @@ def carried_out(grid: list[GridRun], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def carry_out(*endings: Any, limit: float | None = None) -> dict[str, Any]:
         machine = Machine(grid, tmp_path, list(endings))
-        monkeypatch.setattr(child, "subprocess", SimpleNamespace(Popen=machine, PIPE=None))
+        monkeypatch.setattr(scheduler, "BenchProcesses", lambda: machine)
         [result] = run_grid(grid, tmp_path, False, [Place({})], tmp_path / "logs", limit)
         return {**result, "starts": len(machine.starts)}
 
@@ -294,26 +295,80 @@ def test_a_table_says_that_a_run_is_unfinished_and_not_failed(carried_out: Calla
     assert "failed" not in text
 
 
+class Interpreters:
+    """Starts interpreters for lines of code in the place of `bench` commands."""
+
+    def start(self, arguments: list[str], environment: dict[str, str], stderr: Any) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, bufsize=0)
+
+
+def ended(cell: GridRun, code: str, console: Path) -> child.Child:
+    started = child.Child(0, cell, Interpreters(), [code], {}, console)  # type: ignore[arg-type]
+    started.close()
+    return started
+
+
 def test_a_process_that_says_much_is_not_held_up(grid: list[GridRun], tmp_path: Path) -> None:
     """More than a pipe holds, which nobody reads before the process has ended."""
     code = "import json; print(json.dumps(dict(status='error', message='x' * 10**6)))"
-    process = child.Child(0, grid[0], [sys.executable, "-c", code], {}, tmp_path / "logs" / "said.txt")
-    process.close()
-    assert (process.ending().reason, process.ending().message) == ("error", "x" * 10**6)
+    ending = ended(grid[0], code, tmp_path / "logs" / "said.txt").ending()
+    assert (ending.reason, ending.message) == ("error", "x" * 10**6)
 
 
 def test_a_process_is_worth_more_than_its_words(grid: list[GridRun], tmp_path: Path) -> None:
     """A disk that takes no file for standard error keeps nobody from starting."""
     (tmp_path / "logs").write_text("no folder")
-    process = child.Child(0, grid[0], [sys.executable, "-c", "raise SystemExit(3)"], {}, tmp_path / "logs" / "x.txt")
-    process.close()
-    assert process.ending().message == "the process ended with exit code 3 and no result"
+    ending = ended(grid[0], "raise SystemExit(3)", tmp_path / "logs" / "x.txt").ending()
+    assert ending.message == "the process ended with exit code 3 and no result"
 
 
 def test_a_library_that_leaves_the_process_is_asked_for_its_last_words(grid: list[GridRun], tmp_path: Path) -> None:
     words = "libgomp: Thread creation failed: Resource temporarily unavailable"
-    code = f"import sys; sys.exit({words!r})"
-    process = child.Child(0, grid[0], [sys.executable, "-c", code], {}, tmp_path / "said.txt")
-    process.close()
+    started = ended(grid[0], f"import sys; sys.exit({words!r})", tmp_path / "said.txt")
     with pytest.raises(Circumstance, match="Thread creation failed"):
-        process.ending()
+        started.ending()
+
+
+def end_of_a_fork(monkeypatch: pytest.MonkeyPatch, code: str, tmp_path: Path) -> int | None:
+    """Exit code of a process of the server (which imports nothing for it) that carries out `code`."""
+    monkeypatch.setattr(process, "_PRELOADED", [])
+    monkeypatch.setattr(process, "_run", exec_code)
+    started = process.BenchProcesses().start([code], {}, None)
+    while started.poll() is None:
+        time.sleep(0.01)
+    return started.returncode
+
+
+def exec_code(arguments: tuple[str, ...], *_: Any) -> None:
+    exec(arguments[0], {})
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import os; os._exit(255)", 255),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+        ("import os, time; os.kill(os.getppid(), 9); time.sleep(0.5)", process.UNKNOWN),
+    ],
+)
+def test_how_a_forked_process_ended_is_known_unless_the_server_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, expected: int
+) -> None:
+    assert end_of_a_fork(monkeypatch, code, tmp_path) == expected
+
+
+def test_without_room_for_a_server_there_are_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(process.BenchProcesses, "_begin", full)
+    started = []
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **options: started.append(command))
+    process.BenchProcesses().start(["run"], {}, None)
+    assert started == [[sys.executable, "-P", "-m", "seqbench.cli", "run"]]
+
+
+def test_a_run_whose_server_is_gone_is_tried_again(carried_out: Callable) -> None:
+    result = carried_out(process.UNKNOWN)
+    assert (result["status"], result["starts"]) == ("complete", 2)
