@@ -170,6 +170,9 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[s
 def _content(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return _log(path)
+    if path.name == "checks.jsonl":
+        # A line that a kill has cut off counts for nothing.
+        return sorted(line for line in path.read_text().splitlines() if line.endswith("}"))
     if path.name == "comparison.json":
         # Its checksum covers clocks.
         return {**_without_clocks(json.loads(path.read_text())), "sha256": ""}

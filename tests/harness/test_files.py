@@ -2,11 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
 from seqbench.store.damage import DamagedFile
 from seqbench.store.files import (
+    append_line,
     read_json_lines,
     write_atomically,
     write_folder_atomically,
@@ -62,3 +65,25 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     write_folder_atomically(path, lambda folder: (folder / "new").write_text("new"))
     assert [entry.name for entry in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_line_that_finds_no_room_is_not_half_there(tmp_path):
+    """With a limit to the size of files, in a process of its own: what fits is written before the rest is refused."""
+    path = tmp_path / "lines"
+    append_line(path, '{"first": 1}\n')
+    code = f"""
+import pathlib, resource
+from seqbench.store.files import append_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+append_line(pathlib.Path({str(path)!r}), '{{"second": 2}}' + chr(10))
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "File too large" in finished.stderr
+    assert path.read_text() == '{"first": 1}\n'
+
+
+def test_a_line_after_a_torn_one_stands_on_its_own(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text('{"first": 1}\n{"tor')
+    append_line(path, '{"second": 2}\n')
+    assert path.read_text() == '{"first": 1}\n{"tor\n{"second": 2}\n'

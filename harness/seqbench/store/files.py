@@ -123,16 +123,21 @@ def json_line(row: Any) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line, which ends with a newline, and return when the disk has it.
+    """Append a line, which ends with a newline, and return when the disk has it: the whole line, or nothing of it.
 
     One that a killed process has left half written does not swallow this one.
     """
-    with path.open("a+b") as file:
-        if file.seek(0, os.SEEK_END) and not _ends_with_newline(path):
-            file.write(b"\n")
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    # Without a buffer, which would try again to write what found no room.
+    with path.open("a+b", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        rest = (b"\n" if before and not _ends_with_newline(path) else b"") + line.encode()
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def _ends_with_newline(path: Path) -> bool:
