@@ -1,17 +1,18 @@
 """Whether a stored result was made with the source that its plugins have now."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seqbench.errors import RequestError
-from seqbench.plan import RunPlan
 from seqbench.plugin_source import source_sha256
-from seqbench.registry import find_model, find_task
+from seqbench.registry import MODEL_GROUP, TASK_GROUP, source_of_name
+
+if TYPE_CHECKING:
+    from seqbench.plan import RunPlan
 
 _Stored = Mapping[str, Any]
 
 
-def sources_of(plan: RunPlan) -> dict[str, str | None]:
+def sources_of(plan: "RunPlan") -> dict[str, str | None]:
     """What is recorded with a run beside the versions of its plugins."""
     return {"model": source_sha256(plan.model), "task": source_sha256(plan.task)}
 
@@ -33,15 +34,11 @@ def edited_sources(stored: _Stored, now: Mapping[str, str | None], names: Mappin
 
 
 def edited_since(result: _Stored) -> list[str]:
-    """The same of a stored result, whose plugins are looked up; nothing is said of one that is not installed."""
+    """The same of a stored result. Its plugins are looked up and not imported; one that is not there is passed over."""
     names = {kind: result[kind]["name"] for kind in ("model", "task")}
-    now = {}
-    for kind, find in (("model", find_model), ("task", find_task)):
-        try:
-            now[kind] = source_sha256(find(names[kind]))
-        except RequestError:
-            continue
-    return edited_sources(result, now, names)
+    groups = {"model": MODEL_GROUP, "task": TASK_GROUP}
+    found = {kind: source_of_name(names[kind], group) for kind, group in groups.items()}
+    return edited_sources(result, {kind: digest for kind, digest in found.items() if digest is not None}, names)
 
 
 def what_to_do(difference: str, run_hash: str) -> str:

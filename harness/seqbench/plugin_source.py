@@ -6,11 +6,10 @@ It is recorded beside a plugin's version and is no part of a run's hash: an edit
 import ast
 import hashlib
 import importlib.metadata
-import importlib.util
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,48 @@ _SHARED_FOLDERS = ("site-packages", "dist-packages")
 def source_sha256(plugin: Any) -> str | None:
     """SHA-256 over the modules that a plugin's class is made from, the same wherever they are installed.
 
-    These are the module of the class and of each class that it inherits from, and whatever they import, functions'
-    imports included, of the same package or distribution; of a plugin that is not installed, what lies beside it.
-    Modules count by name and text, with line ends alike. None for a class without source, such as one typed into an
-    interpreter.
+    These are the module of the class, and whatever it imports, functions' imports included, of the same package or
+    distribution; of a plugin that is not installed, what lies beside it. Modules count by name and text, with line ends
+    alike. None for a class without source, such as one typed into an interpreter.
     """
     kind = plugin if isinstance(plugin, type) else type(plugin)
-    return _source_of(kind)
+    return _source_of(kind.__module__)
+
+
+def named_source_sha256(module: str, name: str) -> str | None:
+    """The same of the class that is found as `name` in `module`; nothing is imported.
+
+    None where there is no such source.
+    """
+    home: str | None = module
+    passed = set()
+    # Packages often hand on a class that one of their modules defines.
+    while home is not None and home not in passed:
+        passed.add(home)
+        path = _file_of(home)
+        origin = None if path is None else _imported_from(name, home, path)
+        if origin is None:
+            return None if path is None else _source_of(home)
+        home, name = origin
+    return None
+
+
+def _imported_from(name: str, module: str, path: Path) -> tuple[str, str] | None:
+    """Where a module takes `name` from, and what it is called there; None where it is its own."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _base(node, module, path), alias.name
+    return None
 
 
 @cache
-def _source_of(kind: type) -> str | None:
-    if _file_of(kind.__module__) is None:
-        return None
+def _source_of(module: str) -> str | None:
     found: dict[str, Path] = {}
-    for base in kind.__mro__:
-        # What the contract itself says is the core's, which has a version of its own.
-        if base is kind or _is_near(base.__module__, kind.__module__):
-            _follow(base.__module__, found)
+    _follow(module, found)
+    if not found:
+        return None
     digest = hashlib.sha256()
     for name, path in sorted(found.items()):
         text = path.read_bytes().replace(b"\r\n", b"\n")
@@ -62,23 +85,32 @@ def _follow(name: str, found: dict[str, Path]) -> None:
 
 def _imports(module: str, path: Path) -> Iterator[str]:
     """Names of modules that the file may import; names of what is no module are among them."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".") if package else []
-                parents = parents[: len(parents) - node.level + 1]
-                base = ".".join([*parents, *([base] if base else [])])
+            base = _base(node, module, path)
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _tree(path: Path) -> ast.AST:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _base(node: ast.ImportFrom, module: str, path: Path) -> str:
+    """The module that `from ... import` names, in full."""
+    base = node.module or ""
+    if not node.level:
+        return base
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    parents = package.split(".") if package else []
+    parents = parents[: len(parents) - node.level + 1]
+    return ".".join([*parents, *([base] if base else [])])
 
 
 def _is_near(module: str, origin: str) -> bool:
@@ -109,19 +141,18 @@ def _distributions() -> Mapping[str, Sequence[str]]:
 
 @cache
 def _file_of(module: str) -> Path | None:
-    """The module's source file; nothing is imported that was not."""
-    loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None)
-    if loaded is None:
-        parent, _, _ = module.rpartition(".")
-        # Asking for a submodule imports its package.
-        if parent and parent not in sys.modules:
-            return None
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, AttributeError, ValueError):
-            return None
-        file = spec.origin if spec is not None else None
-    if not file or not str(file).endswith(".py") or not Path(file).is_file():
+    """The module's source file. Nothing is imported: what is, may differ from one process to the next."""
+    top, *inner = module.split(".")
+    spec = PathFinder.find_spec(top)
+    if spec is None:
+        return None
+    file = spec.origin
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    for name in inner:
+        # The order in which Python looks; a folder without __init__.py is a package without a file.
+        candidates = [found for place in places for found in (place / name / "__init__.py", place / f"{name}.py")]
+        file = next((str(found) for found in candidates if found.is_file()), None)
+        places = [place / name for place in places if (place / name).is_dir()]
+    if not file or not file.endswith(".py") or not Path(file).is_file():
         return None
     return Path(file).resolve()

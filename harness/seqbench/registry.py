@@ -18,6 +18,7 @@ from typing import Any
 
 from seqbench.contracts import ModelPlugin, TaskPlugin
 from seqbench.errors import RequestError
+from seqbench.plugin_source import named_source_sha256
 from seqbench.suggestions import did_you_mean
 
 MODEL_GROUP = "bench.models"
@@ -87,6 +88,20 @@ def load_announced(name: str, points: list[EntryPoint], group: str) -> type | Br
         return BrokenPlugin(name, target, _reason(error), traceback.format_exc())
 
 
+def source_of_name(name: str, group: str) -> str | None:
+    """Hash of the source of the plugin called `name`, see `seqbench.plugin_source`; nothing is imported.
+
+    None where there is no such plugin.
+    """
+    points = entry_points_of(group).get(name.partition(":")[0])
+    if points:
+        return named_source_sha256(points[0].module, points[0].attr)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        module, _, attribute = name.rpartition(".")
+    return named_source_sha256(module, attribute) if _DOTTED_PATH.fullmatch(name) else None
+
+
 def lies_in_working_folder(name: str) -> bool:
     """Whether importing the plugin called `name` would run a file that is found in the working folder alone.
 
@@ -95,8 +110,10 @@ def lies_in_working_folder(name: str) -> bool:
     module = re.split("[:.]", name)[0]
     if name.partition(":")[0] in installed() or module in sys.modules or not _DOTTED_PATH.fullmatch(name):
         return False
-    here = os.getcwd()
-    elsewhere = [place for place in sys.path if place and os.path.realpath(place) != os.path.realpath(here)]
+    here = os.path.realpath(os.getcwd())
+    # Whoever puts the folder on PYTHONPATH has said that its modules are wanted.
+    wanted = {os.path.realpath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place}
+    elsewhere = [place for place in sys.path if place and (os.path.realpath(place) != here or here in wanted)]
     return PathFinder.find_spec(module, elsewhere) is None and PathFinder.find_spec(module, [here]) is not None
 
 
