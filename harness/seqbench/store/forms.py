@@ -62,7 +62,16 @@ RUN = record(
 )
 
 ENVIRONMENT = record(
-    {}, {"run": digest, "kernels": text, "threads": optional(integer()), "packages": mapping(text), "device_name": text}
+    {},
+    {
+        "run": digest,
+        "kernels": text,
+        "threads": optional(integer()),
+        "cores": optional(integer()),
+        "device_name": text,
+        "packages": mapping(text),
+        "variables": mapping(optional(any_of(text, number(), boolean))),
+    },
 )
 
 _MODEL = record({"name": text}, {"ablation": optional(text)})
