@@ -5,7 +5,8 @@ import os
 import pytest
 from stored_results import result
 
-from seqbench.store.comparison_file import compared_runs, sealed_comparison, write_comparison
+from seqbench.store.comparison_file import compared_runs, write_comparison
+from seqbench.store.sealed import sealed_document
 
 RUNS, OTHERS = ["a" * 64, "b" * 64], ["c" * 64, "d" * 64]
 
@@ -19,7 +20,7 @@ def path(tmp_path):
 
 def content(runs):
     results = [{**result(seed=seed), "hash": run} for seed, run in enumerate(runs)]
-    return sealed_comparison({"schema": 1, "runs": runs, "results": results})
+    return sealed_document({"schema": 1, "runs": runs, "results": results})
 
 
 def test_a_whole_one_says_whose_it_is(path, tmp_path):

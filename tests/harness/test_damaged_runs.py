@@ -107,7 +107,7 @@ def test_checksums_that_list_less_hide_nothing(run: Path, name: str) -> None:
 def test_what_is_added_to_a_model_is_named_and_taken_out_and_costs_no_training(run: Path) -> None:
     expected, _ = again(run)
     (run / "model" / "model-00002.safetensors").write_bytes(b"more")
-    verified = command("verify", str(run), "--runs", str(run.parents[1]))
+    verified = command("verify", str(run), "--runs", str(run.parents[1]), "--json")
     assert verified.code == 1 and "model-00002.safetensors" in verified.out
     answer, told = again(run)
     assert answer == expected and "model-00002.safetensors is damaged" in told
@@ -129,7 +129,7 @@ def test_a_model_that_was_removed_as_a_whole_is_no_damage_and_told(run: Path) ->
 def test_a_checkpoint_that_is_damaged_is_named_by_verify(run: Path) -> None:
     [state_file] = run.glob("checkpoints/*/state.json")
     state_file.write_bytes(state_file.read_bytes() + b" ")
-    verified = command("verify", str(run), "--runs", str(run.parents[1]))
+    verified = command("verify", str(run), "--runs", str(run.parents[1]), "--json")
     assert verified.code == 1 and "state.json cannot be read" in verified.out
 
 

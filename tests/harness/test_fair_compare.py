@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 from command_line import Bench
-from stored_run import cover
+from stored_run import edit
 
 PAIR = ("compare", "--models", "toy_model:Neighbour,toy_model:ShortSighted", "--task", "toy_task:Recall")
 ONE = (*PAIR, "--seeds", "1", "--jobs", "1")
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change a stored file by hand, as if it had been written so."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    cover(path)
 
 
 @pytest.fixture(scope="module")

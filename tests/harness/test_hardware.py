@@ -1,11 +1,11 @@
 """Runs of different hardware: what they measure is compared, and their training times are not."""
 
-import json
 from pathlib import Path
 
 import pytest
 from stored_grid import store_grid
 from stored_results import no_items, result, shown
+from stored_run import edit
 
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun, columns, plan_grid
@@ -25,8 +25,7 @@ def grid(tmp_path: Path) -> tuple[list[GridRun], list[dict]]:
 
 
 def trained_on(cell: GridRun, **changes: object) -> None:
-    path = cell.folder.path / "environment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    edit(cell.folder.path / "environment.json", **changes)
 
 
 def test_where_all_runs_are_of_one_machine_results_stay_as_they_are(grid) -> None:

@@ -163,7 +163,7 @@ def test_what_can_decide_rounding_is_recorded_by_prefix_and_what_cannot_is_not(c
 def told_of(folder: Path, stored: dict) -> list[str]:
     """What is told of a run that was made in the environment `stored`."""
     plan = resolve(RunRequest("transformer", "copy-paste", kernels=""))
-    (folder / "environment.json").write_text(json.dumps(stored))
+    RunFolder(folder).write_environment({"run": plan.run_hash, **stored})
     return made_otherwise(plan, RunFolder(folder))
 
 

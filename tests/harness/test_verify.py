@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import TOY, Bench
 from safetensors.torch import load_file, save_file
-from stored_run import cover
+from stored_run import edit
 
 RUN = ("run", *TOY)
 
@@ -23,12 +23,6 @@ def finished(bench: Bench) -> Path:
 def changed(finished: Path, tmp_path: Path) -> Path:
     """A copy of the run, to be changed."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change a stored file by hand, as if it had been written so."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    cover(path)
 
 
 def failing(bench: Bench, folder: Path) -> list[str]:

@@ -39,8 +39,9 @@ from seqbench.report.results import Result, overall
 from seqbench.report.run_plots import draw_what_is_missing
 from seqbench.rounding import made_otherwise
 from seqbench.scheduler import GridInterrupted, Place, run_grid
-from seqbench.store.comparison_file import compared_runs, sealed_comparison, write_comparison
+from seqbench.store.comparison_file import compared_runs, write_comparison
 from seqbench.store.files import finite, json_text, remove_leftovers, write_text
+from seqbench.store.sealed import sealed_document
 
 Report = Callable[[Sequence[Result], ReadItems], Document]
 
@@ -108,7 +109,7 @@ def carry_out(
     results = with_hardware(grid, results)
     curves = cumulative_curves(results, _curve_reader(grid))
     document = with_cumulative(report(results, _item_reader(grid)), results, curves)
-    content = sealed_comparison(finite({"schema": 1, "runs": hashes, "results": results, **document.data}))
+    content = sealed_document(finite({"schema": 1, "runs": hashes, "results": results, **document.data}))
     drawn, problem = _try_to_store(folder, results, document, content, curves)
     if as_json:
         click.echo(json.dumps(content, indent=2))

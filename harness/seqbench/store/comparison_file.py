@@ -1,6 +1,5 @@
 """comparison.json: whose runs it is of, when any of its bits may have changed."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,11 @@ from seqbench.store.damage import DamagedFile, set_aside
 from seqbench.store.files import json_text, write_text
 from seqbench.store.forms import COMPARISON, fits
 from seqbench.store.reader import parse, read_bytes
-
-
-def sealed_comparison(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with a checksum over all of it as its last field."""
-    return {**content, "sha256": _digest(content)}
+from seqbench.store.sealed import is_as_sealed
 
 
 def write_comparison(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what `sealed_comparison` returned."""
+    """Write what `sealed_document` returned."""
     write_text(path, json_text(content))
 
 
@@ -34,7 +29,7 @@ def compared_runs(path: Path, expected: Sequence[str]) -> list[str] | None:
     except (DamagedFile, ValueError) as damage:
         set_aside(path, path, damage.why if isinstance(damage, DamagedFile) else str(damage))
         return None
-    if fits(COMPARISON, content) and (content["runs"] == list(expected) or _is_whole(content)):
+    if fits(COMPARISON, content) and (content["runs"] == list(expected) or is_as_sealed(content)):
         return list(content["runs"])
     if not _speaks_of(content, expected):
         return []
@@ -42,16 +37,7 @@ def compared_runs(path: Path, expected: Sequence[str]) -> list[str] | None:
     return None
 
 
-def _is_whole(content: Mapping[str, Any]) -> bool:
-    rest = {name: value for name, value in content.items() if name != "sha256"}
-    return content.get("sha256") == _digest(rest)
-
-
 def _speaks_of(content: Any, runs: Sequence[str]) -> bool:
     """Whether the hash of one of the runs is anywhere in it."""
     text = json_text(content)
     return any(run in text for run in runs)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_text(content).encode()).hexdigest()

@@ -15,8 +15,11 @@ _IN_MODEL = f"{names.MODEL}/"
 
 
 def covered_files(run: Path, complete: bool) -> list[str]:
-    """Names of what a result rests on, and of what says how it was made, as they are now."""
-    found = [run / names.RUN, run / names.ENVIRONMENT, run / names.LOG]
+    """Names of what a result rests on, and of what says how it was made, as they are now.
+
+    run.json is none of them: its hash covers what decides the numbers, and where the data is may change.
+    """
+    found = [run / names.ENVIRONMENT, run / names.LOG]
     if complete:
         model = sorted((run / names.MODEL).rglob("*"))
         found += [run / names.ITEMS, *(file for file in model if file.name != names.MODEL_CARD)]

@@ -62,9 +62,8 @@ RUN = record(
 )
 
 ENVIRONMENT = record(
-    {},
+    {"run": digest},
     {
-        "run": digest,
         "kernels": text,
         "threads": optional(integer()),
         "cores": optional(integer()),

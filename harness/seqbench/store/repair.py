@@ -16,7 +16,7 @@ from seqbench.store.removal import finish_removals
 from seqbench.store.run_folder import RunFolder, damage_line
 
 # A result does not follow from these: they are mended, and it stands.
-_BESIDE_THE_RESULT = (names.RUN, names.ENVIRONMENT, names.LOG)
+_BESIDE_THE_RESULT = (names.ENVIRONMENT, names.LOG)
 
 _MADE_ANEW = (names.EVALUATION, names.ATTEMPTS, names.TRACEBACK, names.PLOT, names.TRAINING_PLOT)
 
@@ -41,7 +41,7 @@ def repair(folder: RunFolder, run: dict[str, Any]) -> None:
         remove_leftovers(place)
     damages = list(folder.damages())
     _mend_places(folder)
-    _mend_request(folder, run, damages)
+    _mend_request(folder, run)
     _mend_result(folder, damages)
     _mend_environment(folder, run["hash"], damages)
     _mend_log(folder, damages)
@@ -80,9 +80,8 @@ def _mend_places(folder: RunFolder) -> None:
             set_aside(place, place, "it is no file")
 
 
-def _mend_request(folder: RunFolder, run: dict[str, Any], damages: Sequence[DamagedFile]) -> None:
-    path = folder.path / names.RUN
-    damage = _damage_to(path, damages)
+def _mend_request(folder: RunFolder, run: dict[str, Any]) -> None:
+    path, damage = folder.path / names.RUN, None
     try:
         stored = folder.read_run(hash_fits=False)
         if stored is not None and (stored["hash"], stored["identity"]) != (run["hash"], _plain(run)["identity"]):
@@ -109,7 +108,7 @@ def _mend_environment(folder: RunFolder, run_hash: str, damages: Sequence[Damage
     path.unlink(missing_ok=True)
     if os.path.lexists(folder.path / names.RESULT):
         # On what the finished run was made is lost; whose it is must still be told twice.
-        write_json(path, {"run": run_hash})
+        folder.write_environment({"run": run_hash})
 
 
 def _mend_result(folder: RunFolder, damages: Sequence[DamagedFile]) -> None:

@@ -20,7 +20,7 @@ from seqbench.store.lock import LOCK, acquire, holds, is_lockable, is_locked
 from seqbench.store.log import missing_steps, read_log, read_rows
 from seqbench.store.reader import digest_of, kind_of, parse, read_bytes
 from seqbench.store.schema import Check, Misfit
-from seqbench.store.sealed import sealed_line
+from seqbench.store.sealed import is_as_sealed, sealed_document, sealed_line
 
 SCHEMA = 1
 
@@ -71,7 +71,11 @@ class RunFolder:
 
     def read_environment(self) -> dict[str, Any]:
         """Content of environment.json; empty when there is none. Raises DamagedFile when it cannot be read."""
-        return self._read(names.ENVIRONMENT, ENVIRONMENT) or {}
+        content = self._read(names.ENVIRONMENT, ENVIRONMENT) or {}
+        # An earlier version wrote it without a checksum of its own.
+        if "sha256" in content and not is_as_sealed(content):
+            raise DamagedFile(self.path / names.ENVIRONMENT, "it differs from its checksum")
+        return {name: value for name, value in content.items() if name != "sha256"}
 
     def read_log(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, none without a log. Raises DamagedFile when one is not as it was written."""
@@ -188,9 +192,13 @@ class RunFolder:
             # Whoever enters to work has no result yet, and what follows is covered by an older one's checksums.
             self.remove_result()
             # The hash is told twice: should run.json be damaged, it is still known whose folder this is.
-            write_json(self.path / names.ENVIRONMENT, {"run": run["hash"], **environment})
+            self.write_environment({"run": run["hash"], **environment})
         except OSError as error:
             raise self._cannot_write(error) from error
+
+    def write_environment(self, content: dict[str, Any]) -> None:
+        """Write environment.json with a checksum of its own, which it has before there is a result."""
+        write_json(self.path / names.ENVIRONMENT, sealed_document(content))
 
     def named_by(self) -> str | None:
         """The hash of the run that the folder provably is of: run.json says so, or environment.json where that is

@@ -1,11 +1,11 @@
-"""Lines of JSON that each end with a checksum of themselves, for files that grow and so can have none as a whole."""
+"""JSON that ends with a checksum of itself: lines of files that grow, and documents that no list speaks of yet."""
 
 import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from seqbench.store.files import json_line
+from seqbench.store.files import json_line, json_text
 from seqbench.store.reader import parse
 
 _SEAL = re.compile(rb', "sha256": "(?P<digest>[0-9a-f]{64})"\}')
@@ -32,3 +32,18 @@ def unsealed(line: bytes) -> Any:
 def has_seal(line: bytes) -> bool:
     """Whether a line was written with a checksum, whatever has happened to some of its bytes since."""
     return sum(character in _HEXADECIMAL for character in line[-_LENGTH:]) > 60
+
+
+def sealed_document(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with a checksum over all of it as its last field, "sha256"."""
+    return {**content, "sha256": _digest(content)}
+
+
+def is_as_sealed(content: Mapping[str, Any]) -> bool:
+    """Whether a document has a checksum, and it is right."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return content.get("sha256") == _digest(rest)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_text(content).encode()).hexdigest()

@@ -16,7 +16,7 @@ from stored_run import cover
 
 from seqbench.cli.app import bench
 from seqbench.store.checksums import CHECKSUMS
-from seqbench.store.sealed import sealed_line
+from seqbench.store.sealed import sealed_document, sealed_line
 
 TOY = ("--model", "toy_model:Neighbour", "--task", "toy_task:Recall")
 CLOCKS = ("seconds", "wall_seconds", "finished")
@@ -257,8 +257,12 @@ def _changed(number: int, place: tuple[Any, ...], value: Any) -> Apply:
             del holder[place[-1]]
         else:
             holder[place[-1]] = value
-        written = json.dumps(document)
-        lines[number] = sealed_line(document).removesuffix("\n") if seal and document else written
+        if seal and document:
+            lines[number] = (
+                sealed_line(document).removesuffix("\n") if is_log else json.dumps(sealed_document(document))
+            )
+        else:
+            lines[number] = json.dumps(document)
         path.write_text("\n".join(lines) + "\n")
         if (path.parent / CHECKSUMS).exists():
             cover(path)
