@@ -9,7 +9,7 @@ import pytest
 from damages import TOY, command, copied, figures, structures
 from matplotlib.figure import Figure
 from stored_grid import store_grid
-from stored_run import cover
+from stored_run import cover, edit
 
 from seqbench.request import RunRequest
 from seqbench.store.checksums import CHECKSUMS
@@ -102,6 +102,14 @@ def test_checksums_that_list_less_hide_nothing(run: Path, name: str) -> None:
     assert damage.path == run / name and "does not speak of it" in damage.why
     (run / name).unlink()
     assert any(RunFolder(run).damages()) or name == "result.json"
+
+
+def test_the_result_of_another_run_is_not_shown_as_that_of_this_one(run: Path) -> None:
+    expected, _ = again(run)
+    edit(run / "result.json", hash="0" * 64)
+    shown = command("show", str(run))
+    assert shown.code == 2 and "it is the result of another run" in shown.err
+    assert again(run)[0] == expected
 
 
 def test_what_is_added_to_a_model_is_named_and_taken_out_and_costs_no_training(run: Path) -> None:

@@ -86,6 +86,8 @@ class RunFolder:
 
         Raises DamagedFile for the first file that is not as it was written.
         """
+        if self.read_run() is None and os.path.lexists(self.path / names.RESULT):
+            raise DamagedFile(self.path / names.RUN, "it is missing")
         damage = next(self.damages_to_result(), None)
         if damage is not None:
             raise damage
@@ -117,6 +119,9 @@ class RunFolder:
         try:
             damage = coverage.damaged_result(self.path)
             result = self.read_result() if damage is None else None
+            owner = self.named_by()
+            if result is not None and owner is not None and result.get("hash", owner) != owner:
+                damage = DamagedFile(self.path / names.RESULT, "it is the result of another run")
         except DamagedFile as error:
             damage = error
         if damage is not None:
