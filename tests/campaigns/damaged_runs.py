@@ -126,7 +126,8 @@ def judge(store: Store, file: Path, damage: Damage) -> tuple[str, str]:
         if said.died:
             return DIED, f"{name}: {said.died}"
         same = (said.code, figures(said.out)) == (whole.code, figures(whole.out))
-        told = messages(said.err) != messages(whole.err) or any(word in said.out and word not in whole.out for word in TELLING)
+        told = messages(said.err) != messages(whole.err)
+        told = told or any(word in said.out and word not in whole.out for word in TELLING)
         if not same and not told and not damage.consistent:
             return UNNOTICED, f"{name}: {said}"
         if name == "run" and said.code == 0 and not same and not damage.consistent:
