@@ -14,7 +14,7 @@ A generated task is four things: settings, a ladder of difficulties, one functio
     class RecallTask(SyntheticTask[RecallConfig, Pairs]):
         """A drawing of one sample, inputs over labels."""
 
-        name, summary, version = "recall", "...", "1"
+        name, summary, version = "recall", "...", "2"
         config_class, presets, primary_coordinate = RecallConfig, PRESETS, "pairs"
 
         @property
@@ -43,7 +43,9 @@ A generated task is four things: settings, a ladder of difficulties, one functio
   `training_mixture_at(batch_index)`. Validation and test samples depend on config, difficulty and index alone.
 - `Samples.answers` adds metrics: ids that an outdated memory would name ("stale_rate"), or the labels of some
   positions.
-- The validation set is what training sees, unless `validation_set` says otherwise.
+- The sets hold no sample twice, and training none of theirs: `held_out.py` draws again what coincides. `sample_bits`
+  says that there are so many samples that nothing can; `first_token`, where samples begin inside a training sequence.
+- The difficulties of the validation set are those of training, unless `validation_set` says otherwise.
 - `lookback`, `memory_bits`, `notes` and `published` tell more where there is more to tell. `score` is for tasks whose
   samples are not read in one forward call.
 - What all samples share, such as a grammar, comes from `SymbolStream("shared", seed, 0)`; weights are whole numbers.

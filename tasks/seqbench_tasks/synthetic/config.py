@@ -27,8 +27,18 @@ class SyntheticConfig:
         RequestError: a field has the wrong type or is out of range.
     """
 
-    validation_samples: int = setting(64, "validation samples of each difficulty", minimum=1, maximum=2**20)
-    test_samples: int = setting(256, "test samples of each difficulty", minimum=1, maximum=2**20)
+    validation_samples: int = setting(
+        64,
+        "validation samples of each difficulty; fewer where there are not so many different ones",
+        minimum=1,
+        maximum=2**20,
+    )
+    test_samples: int = setting(
+        256,
+        "test samples of each difficulty; fewer where there are not so many different ones",
+        minimum=1,
+        maximum=2**20,
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
