@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from generated_support import drawn, rows_of, shares, within_sampling_error
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ from seqbench_tasks.repeat_after_me import RepeatAfterMeConfig, RepeatAfterMeTas
 from seqbench_tasks.repeat_after_me.task import Length as StringLength
 from seqbench_tasks.set_disjointness import SetDisjointnessConfig, SetDisjointnessTask
 from seqbench_tasks.set_disjointness.task import Sizes
-from seqbench_tasks.synthetic import Difficulty, Samples, SyntheticConfig, SyntheticTask
+from seqbench_tasks.synthetic import Difficulty, Samples, SyntheticConfig, SyntheticTask, held_out
 from seqbench_tasks.synthetic.bit_windows import BitString, BitWindowConfig
 from seqbench_tasks.synthetic.fingerprints import PartialSums, fingerprints
 
@@ -125,12 +126,12 @@ def test_without_it_the_small_sets_would_be_trained_on(monkeypatch):
 def test_of_few_samples_a_quarter_is_held_out_and_training_draws_all_others_alike():
     task = ParityTask(BitWindowConfig(windows=(2,), least_length=9))
     sets = {split: items(task, split) for split in ("test", "validation")}
-    held_out = {*sets["test"], *sets["validation"]}
+    kept_out = {*sets["test"], *sets["validation"]}
     # 256 and 64 samples are asked for, and there are 512.
-    assert 90 <= len(held_out) <= 140 and 60 <= len(sets["test"]) <= 110 and len(sets["validation"]) >= 12
+    assert 90 <= len(kept_out) <= 140 and 60 <= len(sets["test"]) <= 110 and len(sets["validation"]) >= 12
     rows = [inputs for index in range(400) for inputs, _ in rows_of(task.training_batch(5, index, 64))]
     seen = Counter(tuple(inputs) for inputs in rows if len(inputs) == 9)
-    assert not held_out & seen.keys() and len(seen) == 512 - len(held_out)
+    assert not kept_out & seen.keys() and len(seen) == 512 - len(kept_out)
     assert within_sampling_error(
         np.array(list(seen.values())) / seen.total(), np.full(len(seen), 1 / len(seen)), seen.total()
     )
@@ -240,8 +241,8 @@ def test_a_difficulty_that_training_could_not_go_round_is_shared(monkeypatch):
 def test_a_mixture_that_comes_later_and_holds_nothing_else_is_told(monkeypatch):
     monkeypatch.setattr(Strangers, "training", {Letters(3): 1})
     task = Strangers(SyntheticConfig())
-    held_out = items(task, "test")[0]
-    monkeypatch.setattr(Strangers, "samples", lambda self, difficulty, draws: repeated(held_out, draws))
+    tested = items(task, "test")[0]
+    monkeypatch.setattr(Strangers, "samples", lambda self, difficulty, draws: repeated(tested, draws))
     with pytest.raises(ValueError, match="strangers: training samples of length 3, shown 0 are all in the validation"):
         task.training_batch(0, 0, 4)
 
@@ -264,6 +265,24 @@ def test_the_sets_are_a_function_of_the_config():
     more = ParityTask(dataclasses.replace(config, windows=(5,), test_samples=300))
     fewer = ParityTask(dataclasses.replace(config, windows=(5,)))
     assert items(more, "test")[:256] == items(fewer, "test")
+
+
+@pytest.mark.parametrize("name", ["nine bits", "strings in contexts", "two symbols in mixed rows"])
+def test_how_many_tokens_are_looked_at_together_changes_nothing(name, monkeypatch):
+    expected = [(each.split, each.places.tolist(), each.held_out) for each in SMALL[name].evaluation_sets]
+    batch = SMALL[name].training_batch(0, 7, 64).input_ids
+    monkeypatch.setattr(held_out, "_TOKENS_AT_ONCE", 70)
+    task = type(SMALL[name])(SMALL[name].config)
+    assert [(each.split, each.places.tolist(), each.held_out) for each in task.evaluation_sets] == expected
+    assert torch.equal(task.training_batch(0, 7, 64).input_ids, batch)
+
+
+def test_a_set_that_asks_for_far_more_than_there_are_is_drawn_until_nothing_new_comes():
+    config = dataclasses.replace(TINY, windows=(2,), test_samples=2**20, validation_samples=1)
+    task, asked = ParityTask(config), []
+    samples_at = task.samples_at
+    task.samples_at = lambda split, rung, places: asked.append(len(places)) or samples_at(split, rung, places)
+    assert len(items(task, "test")) == 31 and sum(asked) < 200_000
 
 
 @given(st.data())

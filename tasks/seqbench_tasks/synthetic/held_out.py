@@ -35,18 +35,13 @@ PROBES = (64, 512)
 FEWEST = 8
 # Draws for one sample of a set, before there are taken to be no more.
 ATTEMPTS = 64
+# Draws one after another that give nothing new, after which there is taken to be no more either.
+FRUITLESS = 4096
 
 _SPLITS = ("test", "validation")
-# Tokens of the samples that are looked at together, at most, unless a single one is longer.
-_TOKENS_AT_ONCE = 2**18
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where a sample comes from: the stream of `index`, and how many draws of it came before."""
-
-    index: int
-    attempt: int = 0
+# Tokens of the samples that are looked at together, at most, unless a single one is longer; and of all samples that
+# find out what training would lose, the short ones first, of which there are few.
+_TOKENS_AT_ONCE, _PROBED_TOKENS = 2**18, 2**24
 
 
 class Source(Protocol[Rung]):
@@ -71,8 +66,8 @@ class Source(Protocol[Rung]):
     def first_token(self) -> int | None:
         """The id that every sample inside a training sequence begins with."""
 
-    def samples_at(self, split: str, difficulty: Rung, places: Sequence[Place]) -> Samples:
-        """The samples of these places."""
+    def samples_at(self, split: str, difficulty: Rung, places: Ids) -> Samples:
+        """The samples of (samples, 2) places."""
 
     def probe(self, difficulty: Rung, count: int) -> Samples:
         """Samples of no split, the first ones of a stream of their own."""
@@ -86,7 +81,7 @@ class SampleSet(Generic[Rung]):
         split: "test" or "validation".
         difficulty: of all of them.
         asked: number of samples that the config names.
-        places: where the samples come from.
+        places: (samples, 2), where each comes from: the index of its stream, and how many draws of that came before.
         digests: (len(places),) their fingerprints; none where no sample comes twice.
         held_out: whether training leaves them out.
     """
@@ -94,7 +89,7 @@ class SampleSet(Generic[Rung]):
     split: str
     difficulty: Rung
     asked: int
-    places: list[Place]
+    places: Ids
     digests: Digests = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     held_out: bool = True
 
@@ -131,11 +126,11 @@ class EvaluationSets(Generic[Rung]):
         """Difficulty -> number of samples."""
         return {each.difficulty: len(each.places) for each in self if each.split == split}
 
-    def places(self, split: str, difficulty: Rung, start: int, stop: int) -> list[Place]:
+    def places(self, split: str, difficulty: Rung, start: int, stop: int) -> Ids:
         """Where samples start..stop-1 come from; beyond the set, or of a difficulty that it lacks, the first draws."""
         known = self._sets.get((split, difficulty))
-        kept = known.places[start:stop] if known is not None else []
-        return [*kept, *map(Place, range(start + len(kept), stop))]
+        kept = known.places[start:stop] if known is not None else _first_draws(0, 0)
+        return np.concatenate((kept, _first_draws(start + len(kept), stop)))
 
     def rows_held_out(self, ids: Ids, lengths: Sequence[int]) -> Ids:
         """The training rows that hold a sample which is to be kept from training, ascending.
@@ -202,35 +197,49 @@ def _without_repeats(task: Source[Rung]) -> list[SampleSet[Rung]]:
         seen |= drawn.known
     sets = [*tests.values(), *validations.values()]
     # A difficulty whose samples are all in the sets of others.
-    return [each if each.places else _distinct(task, each.split, each.difficulty, each.asked, set()) for each in sets]
+    return [
+        each if len(each.places) else _distinct(task, each.split, each.difficulty, each.asked, set()) for each in sets
+    ]
 
 
 def _distinct(task: Source[Rung], split: str, difficulty: Rung, count: int, seen: set[int]) -> SampleSet[Rung]:
     """`count` samples of which none is among `seen` nor comes twice; fewer where there are no more."""
-    places, bits = list(map(Place, range(count))), task.sample_bits(difficulty)
+    places, bits = _first_draws(0, count), task.sample_bits(difficulty)
     if bits is not None and bits >= SURE_BITS:
         return SampleSet(split, difficulty, count, places)
-    taken: dict[int, Place] = {}
-    for attempt in range(ATTEMPTS):
-        digests = _digests_at(task, split, difficulty, places)
-        again = []
-        for place, digest in zip(places, digests.tolist(), strict=True):
-            if digest in seen or digest in taken:
-                again.append(Place(place.index, attempt + 1))
-            else:
+    taken: dict[int, list[int]] = {}
+    fruitless = 0
+    for part, digests in _draws(task, split, difficulty, places, taken):
+        for place, digest in zip(part.tolist(), digests.tolist(), strict=True):
+            is_new = digest not in seen and digest not in taken
+            fruitless = 0 if is_new else fruitless + 1
+            if is_new:
                 taken[digest] = place
-        places = again
-        if not places:
+        if fruitless >= FRUITLESS:
             break
     ordered = sorted(taken.items(), key=lambda entry: entry[1])
     digests = np.array([digest for digest, _ in ordered], dtype=np.uint64)
-    return SampleSet(split, difficulty, count, [place for _, place in ordered], digests)
+    kept = np.array([place for _, place in ordered], dtype=np.int64).reshape(-1, 2)
+    return SampleSet(split, difficulty, count, kept, digests)
 
 
-def _digests_at(task: Source[Rung], split: str, difficulty: Rung, places: Sequence[Place]) -> Digests:
+def _draws(
+    task: Source[Rung], split: str, difficulty: Rung, places: Ids, taken: Mapping[int, list[int]]
+) -> Iterator[tuple[Ids, Digests]]:
+    """The samples of these places in parts, with their fingerprints; then the next draws of those not `taken` since."""
     step = max(1, _TOKENS_AT_ONCE // task.sequence_length(difficulty))
-    parts = [places[start : start + step] for start in range(0, len(places), step)]
-    return np.concatenate([fingerprints(task.samples_at(split, difficulty, part).input_ids) for part in parts])
+    for attempt in range(ATTEMPTS):
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
+            yield part, fingerprints(task.samples_at(split, difficulty, part).input_ids)
+        found = np.array([index for index, _ in taken.values()], dtype=np.int64)
+        places = places[~np.isin(places[:, 0], found)]
+        places[:, 1] = attempt + 1
+
+
+def _first_draws(start: int, stop: int) -> Ids:
+    indices = np.arange(start, stop)
+    return np.stack((indices, np.zeros_like(indices)), axis=1)
 
 
 def _kept_from_training(task: Source[Rung], sets: list[SampleSet[Rung]]) -> list[SampleSet[Rung]]:
@@ -290,20 +299,33 @@ def _probes(task: Source[Rung], sets: Sequence[SampleSet[Rung]]) -> Iterator[_Pr
     if not digests.size:
         return
     lengths = np.unique([task.sequence_length(each.difficulty) for each in sets if each.digests.size])
-    for difficulty in task.training_mixture():
+    tokens = 0
+    for difficulty in sorted(task.training_mixture(), key=task.sequence_length):
         length = task.sequence_length(difficulty)
-        for count in PROBES if length >= lengths[0] else ():
+        if length < lengths[0]:
+            continue
+        for count in PROBES:
+            tokens += count * length
+            if tokens > _PROBED_TOKENS:
+                return
             ids = task.probe(difficulty, count).input_ids
             probe = _Probe(*_parts(ids, np.full(count, length), lengths, task.first_token), count)
             if probe.share(digests) <= LARGEST_SHARE / 2:
                 break
         else:
-            if length >= lengths[0]:
-                yield probe
+            yield probe
 
 
 def _parts(ids: Ids, row_lengths: Ids, lengths: Ids, first_token: int | None) -> tuple[Ids, Digests]:
     """Rows and fingerprints of all parts of `lengths` tokens at which a sample may stand in these rows."""
+    if first_token is None:
+        ids = ids[:, : lengths[-1]]
+    step = max(1, _TOKENS_AT_ONCE // ids.shape[1])
+    if len(ids) > step:
+        cuts = [slice(start, start + step) for start in range(0, len(ids), step)]
+        found = [_parts(ids[cut], row_lengths[cut], lengths, first_token) for cut in cuts]
+        all_rows = [cut.start + rows for cut, (rows, _) in zip(cuts, found, strict=True)]
+        return np.concatenate(all_rows), np.concatenate([digests for _, digests in found])
     if first_token is None:
         rows, first = np.arange(len(ids)), np.zeros(len(ids), dtype=np.int64)
     else:

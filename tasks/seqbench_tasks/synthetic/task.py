@@ -17,7 +17,7 @@ from seqbench.contracts import LOOKBACK, Batch, Contamination, Evaluation, Measu
 from seqbench_tasks.streams import SymbolStream, below
 from seqbench_tasks.synthetic.config import EvaluationSizes
 from seqbench_tasks.synthetic.draws import CountedDraws, Draws, Ids
-from seqbench_tasks.synthetic.held_out import EvaluationSets, Place
+from seqbench_tasks.synthetic.held_out import EvaluationSets
 from seqbench_tasks.synthetic.notes import bits_note, chance_note, reach_note, sets_notes
 from seqbench_tasks.synthetic.samples import Difficulty, Samples, padded_batch
 from seqbench_tasks.synthetic.score import Names, measure, score
@@ -183,12 +183,12 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
         """The samples of validation and test: without repeats, and what training leaves out."""
         return EvaluationSets(self)
 
-    def samples_at(self, split: str, difficulty: Rung, places: Sequence[Place]) -> Samples:
-        """The evaluation samples that are drawn at these places."""
+    def samples_at(self, split: str, difficulty: Rung, places: Ids) -> Samples:
+        """The evaluation samples that are drawn at these places: (samples, 2), index and number of draws before."""
         width, first = self._size(difficulty).numbers, self.evaluation_stream(difficulty)
         numbers = [
-            SymbolStream(split, first, place.index).draw((place.attempt + 1) * width)[place.attempt * width :]
-            for place in places
+            SymbolStream(split, first, index).draw((attempt + 1) * width)[attempt * width :]
+            for index, attempt in places.tolist()
         ]
         return self._samples(difficulty, np.stack(numbers))
 
