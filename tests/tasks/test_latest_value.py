@@ -223,8 +223,8 @@ def test_wrong_settings_say_what_is_wrong(changes, message):
     "preset, digest",
     [
         ("tiny", "978af4ca5b1e9fdf"),
-        ("t-maze-fixed", "022d5a36f84b4795"),
-        ("t-maze-uniform", "e8a06460e6362e1f"),
+        ("t-maze-fixed", "1d57eb80d8785088"),
+        ("t-maze-uniform", "6078842ea0952534"),
         ("color-cubes", "f1b0c5a21e452258"),
     ],
 )
