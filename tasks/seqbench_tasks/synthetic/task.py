@@ -231,6 +231,8 @@ class SyntheticTask(TaskPlugin[Config], Generic[Config, Rung]):
 
     def rehearsal(self) -> Self:
         """The same task with one sample of each difficulty."""
+        # The sets are made before, so that both have them.
+        self.evaluation_sets  # noqa: B018
         task = copy.copy(self)
         task._rehearses = True
         return task

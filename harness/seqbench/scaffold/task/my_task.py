@@ -33,11 +33,11 @@ class MyTaskSettings:
     """Size of the alphabet, and lengths in symbols; every field can be changed with --set task.FIELD=VALUE."""
 
     alphabet_size: int = setting(32, "different symbols; chance is one over it", minimum=2, maximum=4096)
-    # Of two symbols there are 1,024 strings: training would see all that are tested.
-    minimum_length: int = setting(4, "shortest string in training", minimum=1, maximum=2**20)
+    # Of four symbols there are a million strings: training would see some of those that are tested.
+    minimum_length: int = setting(5, "shortest string in training", minimum=1, maximum=2**20)
     maximum_length: int = setting(8, "longest string in training", minimum=1, maximum=2**20)
     test_lengths: tuple[int, ...] = setting(
-        (4, 6, 8, 10), "string lengths of the validation and test sets", minimum=1, maximum=2**20
+        (5, 6, 8, 10), "string lengths of the validation and test sets", minimum=1, maximum=2**20
     )
     strings_per_length: int = setting(128, "validation and test strings of each length", minimum=1, maximum=2**16)
 
@@ -71,9 +71,9 @@ class MyTaskPlugin(TaskPlugin[MyTaskSettings]):
     version = "1"
     config_class = MyTaskSettings
     presets = {
-        "tiny": TaskPreset(MyTaskSettings(), "4 to 8 symbols out of 32", {"steps": 500, "learning_rate": 4e-3}),
+        "tiny": TaskPreset(MyTaskSettings(), "5 to 8 symbols out of 32", {"steps": 500, "learning_rate": 4e-3}),
         "long": TaskPreset(
-            MyTaskSettings(maximum_length=64, test_lengths=(8, 16, 32, 64, 96)), "4 to 64 symbols out of 32"
+            MyTaskSettings(maximum_length=64, test_lengths=(8, 16, 32, 64, 96)), "5 to 64 symbols out of 32"
         ),
     }
     primary_metric = "accuracy"
