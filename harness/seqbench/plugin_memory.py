@@ -16,8 +16,13 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from seqbench.errors import RequestError
+from seqbench.store.files import json_text
+from seqbench.store.reader import parse, read_bytes
+from seqbench.store.sealed import is_as_sealed, sealed_document, without_seal
+
 # Raised when what is remembered changes its form.
-_FORM = 1
+_FORM = 2
 
 
 def remembered(
@@ -34,18 +39,18 @@ def remembered(
     """
     path = _folder() / f"{_key(what, points)}.json"
     if not renew:
-        with suppress(OSError, ValueError, RecursionError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            # A file that was cut off, or of another program.
-            if isinstance(content, dict) and "name" in content:
-                return content
-    text = json.dumps(ask(), default=str)
+        # Whatever lies there: at worst the plugin is asked again.
+        with suppress(OSError, ValueError, RequestError):
+            content = parse(read_bytes(path))
+            if isinstance(content, dict) and is_as_sealed(content):
+                return without_seal(content)
+    text = json_text(sealed_document(json.loads(json.dumps(ask(), default=str))))
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-    return json.loads(text)
+    return without_seal(json.loads(text))
 
 
 def _folder() -> Path:

@@ -111,7 +111,21 @@ _OUTCOME: dict[str, Check] = {
     "seconds": number(0),
     "data_order_sha256": text,
 }
+_CLAUSES = mapping(record({"state": text, "message": text}))
 _POSSIBLE: dict[str, Check] = {
+    "soundness": record({"state": text, "clauses": _CLAUSES, "trained": optional(_CLAUSES)}),
+    "contamination": items(
+        record(
+            {
+                "split": text,
+                "items": integer(1),
+                "distinct": integer(),
+                "in_training": integer(),
+                "in_test": integer(),
+                "coordinates": mapping(optional(any_of(text, number()))),
+            }
+        )
+    ),
     "hash": digest,
     "files": items(text),
     "training_flops": _COUNTS,

@@ -20,7 +20,7 @@ from seqbench.store.lock import LOCK, acquire, holds, is_lockable, is_locked
 from seqbench.store.log import missing_steps, read_log, read_rows
 from seqbench.store.reader import digest_of, kind_of, parse, read_bytes
 from seqbench.store.schema import Check, Misfit
-from seqbench.store.sealed import is_as_sealed, sealed_document, sealed_line
+from seqbench.store.sealed import is_as_sealed, sealed_document, sealed_line, without_seal
 
 SCHEMA = 1
 
@@ -75,7 +75,7 @@ class RunFolder:
         # An earlier version wrote it without a checksum of its own.
         if "sha256" in content and not is_as_sealed(content):
             raise DamagedFile(self.path / names.ENVIRONMENT, "it differs from its checksum")
-        return {name: value for name, value in content.items() if name != "sha256"}
+        return without_seal(content)
 
     def read_log(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, none without a log. Raises DamagedFile when one is not as it was written."""

@@ -41,8 +41,12 @@ def sealed_document(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_as_sealed(content: Mapping[str, Any]) -> bool:
     """Whether a document has a checksum, and it is right."""
-    rest = {name: value for name, value in content.items() if name != "sha256"}
-    return content.get("sha256") == _digest(rest)
+    return content.get("sha256") == _digest(without_seal(content))
+
+
+def without_seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without its checksum."""
+    return {name: value for name, value in content.items() if name != "sha256"}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
