@@ -250,11 +250,14 @@ def _prepare(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -
         model = prepare_model(plan)[0]
         examination = examine(plan, store)
         return _Prepared(model, None, examination, rehearse_run(plan, folder.path))
-    examination = examine(plan, store)
     source = RunFolder(runs / trained.folder_name)
+    if standing_result(trained, source, runs, retry_failed) is None:
+        # Before the hours that training may take.
+        examine(plan, store)
     result = execute(trained, source, runs, retry_failed)
     if result["status"] != "complete":
         raise RunFailure(TRAINING_FAILED, f"the run that trains the model failed ({source.path})")
+    examination = examine(plan, store)
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
     # A result from before they were recorded has none.
     known |= {key: result[key] for key in ("kernels", "continued", "contamination") if key in result}
