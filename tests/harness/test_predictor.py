@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_model import Neighbour
+from toy_model import NeighbourConfig, StatelessModel
 
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError
@@ -26,8 +26,7 @@ def shipped(name: str, precision: str = "fp32") -> ModelPredictor:
 
 
 def stateless() -> ModelPredictor:
-    plugin = Neighbour()
-    return ModelPredictor(plugin.build(plugin.presets["tiny"]), CPU, "fp32", None, lambda length: 0)
+    return ModelPredictor(StatelessModel(NeighbourConfig()), CPU, "fp32", None, lambda length: 0)
 
 
 @pytest.mark.parametrize("name", ["pmnet", "transformer", "sliding-window", "gated-convolution", "mamba"])

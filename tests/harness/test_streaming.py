@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_support import largest_difference, pad_rows, random_tokens
 from torch import Tensor, nn
-from toy_model import NeighbourConfig, NeighbourModel
+from toy_model import NeighbourConfig, StatelessModel
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -239,8 +239,8 @@ def test_autocast_is_the_callers() -> None:
 
 
 def test_a_model_without_a_state_is_refused_by_name() -> None:
-    with pytest.raises(RequestError, match=r"NeighbourModel returned no past_key_values, .* cannot be streamed"):
-        next(stream(NeighbourModel(NeighbourConfig()), torch.zeros(1, 4, dtype=torch.int64)))
+    with pytest.raises(RequestError, match=r"StatelessModel returned no past_key_values, .* cannot be streamed"):
+        next(stream(StatelessModel(NeighbourConfig()), torch.zeros(1, 4, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ class NeighbourModel(PreTrainedModel):
         )
 
 
+class StatelessModel(NeighbourModel):
+    """Reads whole sequences alone."""
+
+    def forward(self, input_ids, attention_mask=None, **_):
+        return super().forward(input_ids, attention_mask)
+
+
 @dataclass(frozen=True)
 class NeighbourSettings:
     vocab_size: int = setting(8, "token ids", minimum=1)
