@@ -17,8 +17,6 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS
 from transformers.utils.hub import CHAT_TEMPLATE_DIR
 
 from seqbench.errors import RequestError, first_line
-from seqbench.store.damage import DamagedFile
-from seqbench.store.reader import digest_of, read_bytes
 
 # What configs and tokenizers are stored as; nothing that holds code.
 TEXT_SUFFIXES = (".bpe", ".jinja", ".json", ".model", ".spm", ".tiktoken", ".txt", ".vocab")
@@ -212,18 +210,15 @@ def _homes(folder: Path, target: Path) -> Iterable[Path]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(read_bytes(path).decode("utf-8"))
-    except DamagedFile as error:
-        raise _unreadable(path, error.why) from error
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise _unreadable(path, first_line(error)) from error
 
 
 def _digest_of_file(path: Path) -> str:
     try:
-        return digest_of(path)
-    except DamagedFile as error:
-        raise _unreadable(path, error.why) from error
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, first_line(error)) from error
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 from announced_package import announce_package
 from click.testing import CliRunner
+from stored_run import edit
 
 from seqbench.cli.listing import list_plugins
 from seqbench.cli.show import show
@@ -136,7 +137,11 @@ def test_what_is_remembered_may_be_damaged_deleted_or_asked_for_again(edited):
         assert said(list_plugins, "tasks") == first
     for path in cached_files(folder):
         content = json.loads(path.read_text())
-        path.write_text(json.dumps({**content, "summary": "of old"}))
+        path.write_text(json.dumps({**content, "summary": "of chance"}))
+    # A bit that the disk has changed.
+    assert said(list_plugins, "tasks") == first
+    for path in cached_files(folder):
+        edit(path, summary="of old")
     assert "of old" in said(list_plugins, "tasks")
     assert said(list_plugins, "tasks", "--reload") == first
     assert said(list_plugins, "tasks") == first
