@@ -32,6 +32,8 @@ def scaffold_on_the_path() -> Iterator[None]:
     sys.path.insert(0, folder)
     yield
     sys.path.remove(folder)
+    # Or `bench new` would find the name taken, in a later test of this process.
+    sys.modules.pop(SCAFFOLD.partition(":")[0], None)
 
 
 @functools.cache

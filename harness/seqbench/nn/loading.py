@@ -36,6 +36,7 @@ class StrictLoading:
         _require_safetensors(options)
         if "config" not in options:
             _require_config(source, options)
+            cls._require_sound_config(source, options)
         weights = _weights(source, options)
         try:
             # With the report asked for, the call returns a pair; shapes are compared below, where they can be named.
@@ -62,6 +63,19 @@ class StrictLoading:
             report["unexpected_keys"], weights, source, f"holds {{}}, which a {name} with this config does not have"
         )
         return (model, report) if wants_report else model
+
+    @classmethod
+    def _require_sound_config(cls, source: Any, options: Mapping[str, Any]) -> None:
+        """Raise what the config class finds wrong with a folder's config.json, before anything behind it is missed."""
+        folder = _folder(source, options)
+        if folder is not None and (folder / "config.json").is_file():
+            try:
+                cls.config_class.from_pretrained(folder)  # type: ignore[attr-defined]
+            except RequestError:
+                raise
+            except Exception:
+                # Of another library: it comes again where the model is loaded, and is told there.
+                return
 
 
 def _require_safetensors(options: dict[str, Any]) -> None:
