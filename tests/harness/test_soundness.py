@@ -5,9 +5,11 @@ import io
 import json
 
 import pytest
+from leaking_model import Honest
 from rich.console import Console
 
 from seqbench.comparison import grid_run
+from seqbench.contracts import Flops
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.results import shown_names
 from seqbench.report.table import comparison_report, run_report
@@ -15,7 +17,15 @@ from seqbench.request import RunRequest
 from seqbench.runner import execute
 from seqbench.soundness import gate
 from seqbench.soundness.gate import Examination, Unsound
+from seqbench.soundness.subject import RunSubject
 from seqbench.soundness.verdict import CHECKS, failures
+
+
+class Costly(Honest):
+    """Claims the FLOPs of 30 million parameters."""
+
+    def flops(self, config, sequence_length):
+        return Flops({"all": 6 * 10**7 * sequence_length})
 
 
 def request(model, **changes):
@@ -165,3 +175,20 @@ def test_a_request_carries_the_flag_to_the_runs_of_a_grid():
     plain = request("Honest")
     assert "--allow-unchecked" not in plain.arguments()
     assert "--allow-unchecked" in dataclasses.replace(plain, allow_unchecked=True).arguments()
+
+
+def test_the_trained_model_is_tried_on_the_longest_test_sequences_and_on_a_batch_of_training(tmp_path, monkeypatch):
+    seen = []
+    clauses = {"causal": lambda probe, batch: seen.append(tuple(batch.input_ids.shape))}
+    monkeypatch.setattr(gate, "TRAINED_CLAUSES", clauses)
+    cell = grid_run(RunRequest("leaking_model:Honest", "unready:LongTest", changes={"task.length": "9"}), tmp_path)
+    execute(cell.plan, cell.folder, tmp_path)
+    assert sorted(seen) == [(2, 9), (2, 9), (2, 18)]
+
+
+def test_long_sequences_are_cut_to_what_a_large_model_can_be_tried_on(tmp_path):
+    small = grid_run(request("Honest", changes={"task.length": "3000"}), tmp_path).plan
+    assert RunSubject(small, small.model_config).affordable(3000) == 3000
+    large = dataclasses.replace(small, model=Costly())
+    subject = RunSubject(large, large.model_config)
+    assert (subject.length, subject.affordable(3000)) == (17, 93)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from seqbench.contracts import Batch
 from seqbench.soundness.subject import RunSubject, draws_random_numbers
@@ -135,10 +134,3 @@ def _thirds(length: int) -> list[int]:
 def _row_lengths(length: int) -> Sequence[int]:
     """Lengths of padded rows, in a batch no wider than that."""
     return tuple(sorted({max(1, min(20, length) * share // 20) for share in (20, 13, 5, 1)}, reverse=True))
-
-
-def first_rows(input_ids: Tensor, attention_mask: Tensor | None, stop: int) -> Batch:
-    """Two rows of what a model was given, up to column `stop`, as a batch without labels."""
-    mask = None if attention_mask is None else attention_mask[:2, :stop].cpu()
-    ids = input_ids[:2, :stop].cpu()
-    return Batch(ids, ids, mask)

@@ -69,12 +69,15 @@ class Examination:
             )
 
     def examine_trained(self, model: PreTrainedModel, batches: Sequence[Batch]) -> None:
-        """Look at the trained model once more, on a copy, with batches of the test set.
+        """Look at the trained model once more, on a copy, with batches of the test set and the first one of training.
 
         Raises RunFailure("unsound") when it fails, unless the run was asked for all the same.
         """
         exempt = self._plan.model.exemptions
         probe = Probe(copy.deepcopy(model).eval(), torch.float32, self._plan.task.vocab_size)
+        subject = RunSubject(self._plan, self._plan.tested_config)
+        # What is read of test sequences in a rehearsal may be short.
+        batches = [*map(subject.cut, batches), *([] if subject.batch is None else [subject.batch])]
         self._trained = {}
         with own_draws():
             for name, clause in TRAINED_CLAUSES.items():

@@ -58,7 +58,7 @@ class RunSubject(ModelSubject):
 
         None where that is no longer than the sequences that are tried anyway.
         """
-        length = self._affordable_long_length()
+        length = self.affordable(self._plan.task.longest_sequence)
         return None if length <= self.length else random_tokens(1, length, self.vocabulary, seed=length)
 
     @cached_property
@@ -67,10 +67,20 @@ class RunSubject(ModelSubject):
         plan = self._plan
         if not plan.task.trains or plan.budget.target <= 0:
             return None
-        batch = plan.task.training_batch(plan.seed, 0, plan.trainer.batch_size)
-        stop = max(self.length, self._affordable_long_length())
+        return self.cut(plan.task.training_batch(plan.seed, 0, plan.trainer.batch_size))
+
+    def cut(self, batch: Batch) -> Batch:
+        """The first two rows of a batch, as far as they can be afforded."""
+        stop = self.affordable(batch.input_ids.shape[1])
         mask = None if batch.attention_mask is None else batch.attention_mask[:2, :stop]
         return Batch(batch.input_ids[:2, :stop], batch.labels[:2, :stop], mask)
+
+    def affordable(self, length: int) -> int:
+        """The most tokens of a sequence of that length that can be tried: all, a half, a quarter, ..."""
+        tried = min(length, _LONGEST)
+        while tried > self.length and _LONG_PASSES * self._flops(tried) > self._budget:
+            tried //= 2
+        return tried
 
     @property
     def _runs_in_fp64(self) -> bool:
@@ -88,12 +98,6 @@ class RunSubject(ModelSubject):
         while length > _SHORTEST and _PASSES * self._flops(length) > self._budget:
             length //= 2
         return max(length, _SHORTEST)
-
-    def _affordable_long_length(self) -> int:
-        length = min(self._plan.task.longest_sequence, _LONGEST)
-        while length > self.length and _LONG_PASSES * self._flops(length) > self._budget:
-            length //= 2
-        return length
 
 
 def draws_random_numbers(model: PreTrainedModel, tokens: Tensor) -> bool:

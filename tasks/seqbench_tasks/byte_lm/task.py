@@ -59,8 +59,13 @@ class ByteLmTask(TextTask):
         return evaluate(self.config, predictor, self.corpus.documents(split), split, self.tokenizer)
 
     def smallest_config(self) -> ByteLmConfig:
-        """One character of each split."""
-        return dataclasses.replace(self.config, validation_bytes=1, test_bytes=1)
+        """One window of each split."""
+        window, config = self.config.window_bytes, self.config
+        return dataclasses.replace(
+            config,
+            validation_bytes=min(window, config.validation_bytes),
+            test_bytes=min(window, config.test_bytes),
+        )
 
     def read_held_out(self, split: str) -> None:
         """Turn all text of a split that an evaluation reads into tokens."""
