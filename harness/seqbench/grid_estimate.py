@@ -6,9 +6,9 @@ from pathlib import Path
 
 from seqbench.accounting import count_parameters, non_embedding, parameter_bytes
 from seqbench.comparison import GridRun
+from seqbench.fresh_model import prepare_model
 from seqbench.plan import RunPlan
 from seqbench.preview import TrainingCost, estimate_training
-from seqbench.runner import prepare_model
 from seqbench.standing import standing_result
 
 # Copies of the weights that a finished run keeps: the model, and one checkpoint with the optimizer's two moments.

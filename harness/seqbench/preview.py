@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 from seqbench.accounting import FLOP_CONVENTION, count_parameters, non_embedding
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import available_bytes
+from seqbench.fresh_model import prepare_model
 from seqbench.memory_estimate import gibibytes
 from seqbench.plan import RunPlan
-from seqbench.runner import examine, prepare_model, rehearse_run
+from seqbench.runner import examine, rehearse_run
 from seqbench.store.place import require_place
 from seqbench.training.budget import UNITS
 from seqbench.training.progress import duration

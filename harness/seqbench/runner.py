@@ -3,24 +3,23 @@
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Batch, Evaluation
 from seqbench.edited_source import edited_sources, sources_of
-from seqbench.environment import available_bytes, describe_environment, fixed_surroundings
+from seqbench.environment import describe_environment, fixed_surroundings
 from seqbench.errors import Circumstance, RequestError, RunFailure
+from seqbench.fresh_model import build_model, prepare_model
 from seqbench.initial_weights import load_weights
 from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
-from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
-from seqbench.memory_pressure import others_hold_it, total_bytes
+from seqbench.memory_pressure import others_hold_it
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
 from seqbench.rehearsal.rehearse import rehearse, test_batches
@@ -31,12 +30,7 @@ from seqbench.rounding import rounding_differences
 from seqbench.soundness.gate import Examination
 from seqbench.standing import TRAINING_FAILED, standing_result
 from seqbench.store.attempts import forget_attempts, record_attempt
-from seqbench.store.files import (
-    finite,
-    write_folder_atomically,
-    write_json_lines,
-    write_text,
-)
+from seqbench.store.files import finite, write_folder_atomically, write_json_lines, write_text
 from seqbench.store.records import EvaluationRecords
 from seqbench.store.repair import repair
 from seqbench.store.run_folder import SCHEMA, RunFolder
@@ -49,46 +43,6 @@ from seqbench.training.trainer import Interrupted, Trainer
 
 # What is none of the run's failures.
 _NOT_OF_THE_RUN = (RequestError, Interrupted, Circumstance)
-
-
-def build_model(plan: RunPlan) -> PreTrainedModel:
-    """The plan's model on the CPU: freshly initialised from the plan's seed, or with its initial weights."""
-    set_seed(plan.seed)
-    model = plan.model.build(plan.model_config)
-    if not isinstance(model, PreTrainedModel):
-        raise RunFailure(
-            "error",
-            f"build() of model {plan.model_name} returns a {type(model).__qualname__}, no transformers.PreTrainedModel,"
-            " and what is trained could not be saved: derive the model from it",
-        )
-    return model if plan.initial_weights is None else load_weights(model, plan.initial_weights.folder)
-
-
-@fixed_surroundings()
-def prepare_model(plan: RunPlan) -> tuple[PreTrainedModel, MemoryEstimate]:
-    """The plan's model, and the memory that the run will take.
-
-    Raises RequestError when the machine has not as much, and Circumstance when others hold it.
-    """
-    _require(
-        lambda available: require_weights(plan, available), torch.device("cpu"), available_bytes(torch.device("cpu"))
-    )
-    available = available_bytes(plan.device)
-    model = build_model(plan)
-    # It is estimated on the CPU, where a GPU's paths cannot serve.
-    with requested_paths(plan.kernels if plan.device.type == "cpu" else ""):
-        estimate = estimate_memory(plan, model)
-    _require(lambda available: require_memory(plan, estimate, available), plan.device, available)
-    return model, estimate
-
-
-def _require(check: Callable[[int], None], device: torch.device, available: int) -> None:
-    """Check with what is available; where the whole device would do, others hold the rest and may give it back."""
-    try:
-        check(available)
-    except RequestError as error:
-        check(total_bytes(device))
-        raise Circumstance("memory-taken", str(error).splitlines()[0]) from error
 
 
 @fixed_surroundings()

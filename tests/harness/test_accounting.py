@@ -4,11 +4,11 @@ import pytest
 
 from seqbench.accounting import count_parameters
 from seqbench.errors import RequestError
+from seqbench.fresh_model import build_model
 from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
 from seqbench.plan import resolve
 from seqbench.preview import estimate_training
 from seqbench.request import RunRequest
-from seqbench.runner import build_model
 
 MEBI = 2**20
 

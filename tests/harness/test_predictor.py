@@ -10,10 +10,11 @@ from toy_model import NeighbourConfig, StatelessModel
 
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError
+from seqbench.fresh_model import build_model
 from seqbench.plan import resolve
 from seqbench.predictor import ModelPredictor
 from seqbench.request import RunRequest
-from seqbench.runner import build_model, predictor_of
+from seqbench.runner import predictor_of
 from seqbench.store.records import EvaluationRecords
 from seqbench.training.data_order import DataOrderHash
 

@@ -22,7 +22,7 @@ from seqbench.speed.subjects import VOCABULARY, find_subjects
 from seqbench_kernels.dispatch import Operation, Path
 
 CPU = torch.device("cpu")
-RIGHT, STATELESS = "right_model:Right", "toy_model:Neighbour"
+RIGHT, STATELESS = "right_model:Right", "toy_model:Stateless"
 TINY = ("--lengths", "16,32", "--repeats", "2", "--device", "cpu")
 
 

@@ -168,7 +168,7 @@ sys.modules["lm_eval"] = sys.modules["datasets"] = None
 from seqbench.plan import resolve
 from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced
 from seqbench.request import RunRequest
-from seqbench.runner import build_model
+from seqbench.fresh_model import build_model
 found = {**announced(MODEL_GROUP), **announced(TASK_GROUP)}
 assert "lm-eval" in found
 print([name for name, plugin in found.items() if isinstance(plugin, BrokenPlugin)])

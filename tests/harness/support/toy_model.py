@@ -133,6 +133,13 @@ class Neighbour(ModelPlugin[NeighbourSettings]):
         return {"depth": "1 layer", "dropout": f"{config.dropout:g}"}
 
 
+class Stateless(Neighbour):
+    """Keeps nothing to go on from."""
+
+    def build(self, config):
+        return StatelessModel(super().build(config).config)
+
+
 class Narrow(Neighbour):
     """Has an ablation that is another shape."""
 
