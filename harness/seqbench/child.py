@@ -13,11 +13,9 @@ import psutil
 
 from seqbench.circumstances import circumstance_of, is_crash, signal_name, told_in
 from seqbench.comparison import GridRun
-from seqbench.errors import Circumstance
+from seqbench.errors import EXIT_INTERRUPTED, Circumstance
 from seqbench.memory_pressure import held_nearly_all, peak_bytes
 from seqbench.process import UNKNOWN, BenchProcesses
-
-EXIT_INTERRUPTED = 130
 
 _CHUNK_BYTES = 65536
 # Of what a process has said last on standard error.

@@ -8,6 +8,10 @@ The command line prints them as one message without a traceback. `RequestError` 
 
 from typing import ClassVar
 
+EXIT_FAILED, EXIT_WRONG_REQUEST = 1, 2
+# What a shell says of processes that Ctrl-C and SIGPIPE have ended.
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
+
 
 class RequestError(Exception):
     """The request cannot be carried out as typed: what is wrong, with which value, and what to type instead.

@@ -117,21 +117,26 @@ def _is_near(module: str, origin: str) -> bool:
     """Whether a module belongs to the plugin: of its package, beside it, or installed together with it."""
     if module.partition(".")[0] == origin.partition(".")[0]:
         return True
-    return bool(_owners(origin) & _owners(module))
+    here, there = _folder_of(origin), _folder_of(module)
+    if here is None or there is None or here.name not in _SHARED_FOLDERS:
+        return here is not None and here == there
+    # Only here: to ask what came with what, every installed distribution's list of files is read.
+    return there.name in _SHARED_FOLDERS and not _came_with(origin).isdisjoint(_came_with(module))
 
 
 @cache
-def _owners(module: str) -> frozenset[str]:
-    """The folder that the module's top-level package or file lies in or, where it is installed, its distributions."""
-    top = module.partition(".")[0]
-    path = _file_of(top)
+def _folder_of(module: str) -> Path | None:
+    """The folder that the module's top-level package or file lies in; None for Python's own, and what is not found."""
+    path = _file_of(module.partition(".")[0])
     if path is None:
-        return frozenset()
+        return None
     folder = path.parent.parent if path.name == "__init__.py" else path.parent
-    if folder.name in _SHARED_FOLDERS:
-        return frozenset(_distributions().get(top, ()))
-    own = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
-    return frozenset() if folder in own else frozenset({str(folder)})
+    return None if folder in {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")} else folder
+
+
+def _came_with(module: str) -> frozenset[str]:
+    """The distributions that the module's top-level package was installed from."""
+    return frozenset(_distributions().get(module.partition(".")[0], ()))
 
 
 @cache

@@ -11,11 +11,8 @@ import click
 import seqbench
 from seqbench.cache_folders import provide_cache_folders
 from seqbench.circumstances import circumstance_of
+from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED
 from seqbench.variables import hidden_names, hidden_variables
-
-EXIT_INTERRUPTED = 130
-# What a shell says of a process that SIGPIPE has ended.
-EXIT_BROKEN_PIPE = 141
 
 
 class _NobodyReads(Exception):
@@ -113,7 +110,7 @@ def main() -> None:
             raise
         with suppress(OSError):
             print(f"bench: {circumstance}", file=sys.stderr)
-        code = 1
+        code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
 
 

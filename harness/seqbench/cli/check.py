@@ -9,8 +9,8 @@ import click
 from rich.markup import escape
 
 from seqbench.cli.console import console
-from seqbench.cli.options import EXIT_FAILED, friendly_errors, kernels_option, parse_changes, tell_broken_kernels
-from seqbench.errors import RequestError
+from seqbench.cli.options import friendly_errors, kernels_option, parse_changes, tell_broken_kernels
+from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.report.document import Row, Sheet
 from seqbench.visible import visible
 

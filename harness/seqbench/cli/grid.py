@@ -16,11 +16,10 @@ from rich.console import Console
 
 from seqbench.circumstances import circumstance_of, in_one_line
 from seqbench.cli.console import FILE_WIDTH, console, say
-from seqbench.cli.options import EXIT_FAILED, EXIT_INTERRUPTED
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun
 from seqbench.edited_source import edited_since, what_to_do
-from seqbench.errors import Circumstance, RequestError
+from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, Circumstance, RequestError
 from seqbench.grid_estimate import missing
 from seqbench.report.cumulative import (
     CumulativeCurve,

@@ -14,10 +14,8 @@ import click
 from seqbench.circumstances import circumstance_of
 from seqbench.cli.console import say
 from seqbench.cli.numbers import Count
-from seqbench.errors import Circumstance, RequestError, RunFailure
+from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
-
-EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 1, 2, 130
 
 Command = Callable[..., Any]
 

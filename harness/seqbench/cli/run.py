@@ -8,16 +8,9 @@ from typing import Any
 import click
 
 from seqbench.cli.console import console, say
-from seqbench.cli.options import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    friendly_errors,
-    parse_names,
-    run_options,
-    shared_request,
-)
+from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.cli.task_options import TaskCommand
-from seqbench.errors import RequestError
+from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
 from seqbench.request import SPLITS, RunRequest
 
 

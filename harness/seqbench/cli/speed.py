@@ -11,14 +11,8 @@ import click
 
 from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.cli.numbers import Count
-from seqbench.cli.options import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    friendly_errors,
-    parse_changes,
-    parse_names,
-)
-from seqbench.errors import RequestError
+from seqbench.cli.options import friendly_errors, parse_changes, parse_names
+from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
 from seqbench.request import DEVICES, PRECISIONS
 from seqbench.variables import refuse_variables
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from seqbench.cli.console import console, say
-from seqbench.cli.options import EXIT_FAILED, friendly_errors
+from seqbench.cli.options import friendly_errors
+from seqbench.errors import EXIT_FAILED
 
 
 @click.command()
