@@ -46,10 +46,18 @@ def _write_deterministic(value: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
+def _write_default_device(device: torch.device) -> None:
+    """None where that says the same: a device that was set, the CPU too, looks at every call of torch, which slows them
+    and cannot be compiled."""
+    torch.set_default_device(None)
+    if torch.get_default_device() != device:
+        torch.set_default_device(device)
+
+
 # General ones before those that they change.
 _SETTINGS = (
     _Setting(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-    _Setting(torch.get_default_device, torch.set_default_device, torch.device("cpu")),
+    _Setting(torch.get_default_device, _write_default_device, torch.device("cpu")),
     _Setting(torch.is_grad_enabled, torch.set_grad_enabled, True),
     _autocast("cpu"),
     _autocast("cuda"),

@@ -1,5 +1,6 @@
 """What surrounds a command decides no number: variables, the settings of torch, what was done in the process before."""
 
+import contextlib
 import functools
 import json
 import os
@@ -216,6 +217,21 @@ def test_inside_torch_computes_as_in_a_fresh_process_and_afterwards_as_the_calle
     assert torch.backends.mkldnn.conv.fp32_precision == "bf16" and torch.backends.fp32_precision == "tf32"
     assert torch.backends.cudnn.benchmark and not torch.backends.cuda.flash_sdp_enabled()
     assert not torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("by_context", [False, True])
+def test_a_default_device_is_put_aside_without_another_in_its_place(by_context: bool) -> None:
+    """One that is set looks at every call of torch, and nothing that it looks at can be compiled."""
+    with kept_torch_settings(), contextlib.ExitStack() as stack:
+        if by_context:
+            stack.enter_context(torch.device("meta"))
+        else:
+            torch.set_default_device("meta")
+        with fresh_torch_settings():
+            assert torch.zeros(1).device.type == "cpu"
+            assert by_context or not torch.overrides._get_current_function_mode_stack()
+        assert torch.zeros(1).device.type == "meta"
+    assert torch.zeros(1).device.type == "cpu" and not torch.overrides._get_current_function_mode_stack()
 
 
 def test_fresh_settings_are_those_that_torch_starts_with() -> None:
