@@ -95,12 +95,19 @@ def grid_run(request: RunRequest, runs: Path) -> GridRun:
 
 
 def _changes_for(model: str, models: Sequence[str], changes: Mapping[str, str]) -> dict[str, str]:
-    """The changes that concern `model` among `models`, keyed as for a run of its own."""
+    """The changes that concern `model` among `models`, keyed as for a run of its own.
+
+    Raises RequestError for a field of the model that is named for it and for all.
+    """
     own: dict[str, str] = {}
     for key, text in changes.items():
         owner = next((name for name in models if key.startswith(f"{name}.")), None)
-        if owner is None:
-            own[key] = text
-        elif owner == model:
-            own["model." + key.removeprefix(f"{owner}.")] = text
+        if owner is None or owner == model:
+            field = key if owner is None else "model." + key.removeprefix(f"{owner}.")
+            if field in own:
+                raise RequestError(
+                    f"--set {model}.{field.removeprefix('model.')} and {field} are the same field of {model}; give it"
+                    " once"
+                )
+            own[field] = text
     return own

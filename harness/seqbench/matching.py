@@ -1,6 +1,7 @@
 """The size solver: the width at which a plugin has the wanted number of parameters, at the depth of its preset."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,16 @@ def match_parameters(plugin: ModelPlugin[Any], config: Any, budget: ParameterBud
             f" {budget.target:,} asked for; choose a preset of fewer layers or a larger budget"
         )
     return Match(best, achieved, deviation, _differences(config, best))
+
+
+def require_unsolved(plugin: ModelPlugin[Any], changes: Mapping[str, str]) -> None:
+    """Raise RequestError when a changed field, by name, is one that the solver would change in its turn."""
+    for axis in (plugin.width_axis, plugin.fine_axis):
+        if axis is not None and axis.field in changes:
+            raise RequestError(
+                f"--params finds {axis.field} of model {plugin.name} itself, and --set gives it as"
+                f" {changes[axis.field]}; leave one of them out"
+            )
 
 
 def _bracket(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -> tuple[int, int]:

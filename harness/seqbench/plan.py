@@ -2,18 +2,19 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import seqbench
+from seqbench.changes import require_owners, sort_changes
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.errors import RequestError
 from seqbench.initial_weights import InitialWeights, find_initial_weights
 from seqbench.kernels import asked_paths, check_request
-from seqbench.matching import TOLERANCE, Match, ParameterBudget, match_parameters
+from seqbench.matching import TOLERANCE, Match, ParameterBudget, match_parameters, require_unsolved
 from seqbench.registry import find_model, find_task
 from seqbench.request import RunRequest
 from seqbench.store.identity import hash_of
@@ -143,7 +144,8 @@ def resolve(request: RunRequest) -> RunPlan:
     model, task_class = find_model(request.model), find_task(request.task)
     initial_weights = None if request.init is None else find_initial_weights(request.init, model)
     model_preset, task_preset = _choose_presets(request, model, task_class)
-    changes = _sort_changes(request.changes)
+    changes = sort_changes(request.changes)
+    require_owners(changes, {"model": model.config_class, "task": task_class.config_class, "trainer": TrainerSettings})
     task_config = with_settings(task_preset.config, changes["task"], f"task {request.task}")
     task = make_task(task_class, task_config, model.tokenizer())
     vocabulary_change = changes["model"].pop("vocab_size", None)
@@ -158,6 +160,7 @@ def resolve(request: RunRequest) -> RunPlan:
     model_config = with_settings(model_config, changes["model"], f"model {request.model}")
     parameter_budget, match = _parameter_budget(request), None
     if parameter_budget is not None:
+        require_unsolved(model, changes["model"])
         match = _match(request, model, model_config, parameter_budget)
         model_config = match.config
     ablation, model_config, tested_config = _apply_ablation(request, model, model_config)
@@ -179,7 +182,7 @@ def resolve(request: RunRequest) -> RunPlan:
         device=device,
         precision=request.precision,
         initial_weights=initial_weights,
-        budget=_training_budget(request, trainer),
+        budget=_training_budget(request, trainer, changes["trainer"]),
         parameter_budget=parameter_budget,
         match=match,
         split=request.split,
@@ -214,7 +217,6 @@ def slug(name: str) -> str:
 def _choose_presets(
     request: RunRequest, model: ModelPlugin[Any], task_class: type[TaskPlugin[Any]]
 ) -> tuple[str, TaskPreset[Any]]:
-    model_preset, task_preset = model.default_preset, task_class.default_preset
     for name in request.presets:
         if name not in model.presets and name not in task_class.presets:
             known = [*model.presets, *task_class.presets]
@@ -225,25 +227,18 @@ def _choose_presets(
             )
         if request.init is not None and name not in task_class.presets:
             raise RequestError(f"--preset {name} is one of the model's, whose shape follows from --init; leave it out")
-        model_preset = name if name in model.presets else model_preset
-        task_preset = name if name in task_class.presets else task_preset
-    return model_preset, task_class.presets[task_preset]
+    model_preset = _preset_of(f"model {request.model}", request.presets, model.presets, task_class.presets)
+    task_preset = _preset_of(f"task {request.task}", request.presets, task_class.presets, model.presets)
+    return model_preset or model.default_preset, task_class.presets[task_preset or task_class.default_preset]
 
 
-def _sort_changes(changes: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    sorted_changes: dict[str, dict[str, str]] = {"model": {}, "task": {}, "trainer": {}}
-    for key, text in changes.items():
-        owner, dot, field = key.partition(".")
-        if not dot:
-            owner, field = "trainer", key
-        if owner not in sorted_changes:
-            raise RequestError(
-                f"--set {key}={text}: a key is model.FIELD, task.FIELD or a field of the trainer, not {owner!r}.FIELD"
-            )
-        if field in sorted_changes[owner]:
-            raise RequestError(f"--set {field} and {owner}.{field} are the same field; give it once")
-        sorted_changes[owner][field] = text
-    return sorted_changes
+def _preset_of(owner: str, names: Sequence[str], own: Collection[str], others: Collection[str]) -> str | None:
+    """The one of `names` that is meant for this owner: one that it alone has before one that the other has too."""
+    alone = [name for name in dict.fromkeys(names) if name in own and name not in others]
+    meant = alone or [name for name in dict.fromkeys(names) if name in own]
+    if len(meant) > 1:
+        raise RequestError(f"--preset {' and --preset '.join(meant)} are both presets of {owner}; type one of them")
+    return meant[0] if meant else None
 
 
 def _adopt(request: RunRequest, weights: InitialWeights, vocab_size: int) -> Any:
@@ -301,9 +296,13 @@ def _trainer_settings(
     return TrainerSettings(steps=0, warmup_steps=0)
 
 
-def _training_budget(request: RunRequest, trainer: TrainerSettings) -> TrainingBudget:
+def _training_budget(request: RunRequest, trainer: TrainerSettings, changes: Mapping[str, str]) -> TrainingBudget:
     if request.budget_kind is None or request.budget_target is None:
         return TrainingBudget("steps", trainer.steps)
+    if "steps" in changes:
+        raise RequestError(
+            f"--{request.budget_kind} ends training, and so would steps={changes['steps']}; leave one of them out"
+        )
     return TrainingBudget(request.budget_kind, request.budget_target)
 
 

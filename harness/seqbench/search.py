@@ -8,18 +8,24 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqbench.contracts import describe_settings
+from seqbench.changes import trainer_field
+from seqbench.contracts import describe_settings, with_settings
 from seqbench.errors import Circumstance, RequestError
 from seqbench.plan import resolve
+from seqbench.quantities import LARGEST_WHOLE, number, whole_number
 from seqbench.report.results import overall
 from seqbench.request import RunRequest
 from seqbench.suggestions import did_you_mean
-from seqbench.training.settings import TrainerSettings
-
-_ALIASES = {"lr": "learning_rate"}
+from seqbench.training.settings import SEARCHABLE, TrainerSettings
 
 # Trials have seeds of their own, far from those of the final runs, so that nothing is chosen on a final run's luck.
 SEED_OFFSET = 1_000_000
+
+# Of each model: already a thousand times what a run without a search costs.
+_MOST_POINTS = 1000
+
+# Fields are looked at one by one: with as many steps, no warm-up is too long.
+_PERMISSIVE = TrainerSettings(steps=LARGEST_WHOLE)
 
 # How many points an edge is extended by.
 _EXTENSION = 2
@@ -128,32 +134,75 @@ class _Stage:
     extensions: int
 
 
+def parse_axes(texts: Sequence[str], changes: Mapping[str, str]) -> list[SearchAxis]:
+    """The grid of a search, of axes as `parse_axis` takes them.
+
+    Raises RequestError for a field that is searched twice, or that is set in `changes` too, and for too many points.
+    """
+    axes: dict[str, SearchAxis] = {}
+    fixed = {trainer_field(key): key for key in changes}
+    for text in texts:
+        axis = parse_axis(text)
+        if axis.field in axes:
+            raise RequestError(f"--search {text}: {axis.field} is searched already; give it once")
+        if axis.field in fixed:
+            key = fixed[axis.field]
+            raise RequestError(
+                f"--search {text} chooses {axis.field}, and it is given as {key}={changes[key or '']}; leave one of"
+                " them out"
+            )
+        axes[axis.field] = axis
+    points = math.prod(len(axis.values) for axis in axes.values())
+    if points > _MOST_POINTS:
+        raise RequestError(
+            f"--search asks for {points:,} points of each model; at most {_MOST_POINTS:,} are tried: give fewer values"
+        )
+    return list(axes.values())
+
+
 def parse_axis(text: str) -> SearchAxis:
     """`lr=1e-4:1e-2:5` (five values from ... to ..., in equal ratios) or `optimizer=adamw,muon`.
 
-    Raises RequestError for an unknown field or a range that is none.
+    Raises RequestError for a field that is none or would change the budget, and for values that are none of it.
     """
     name, equals, values = text.partition("=")
-    field = _ALIASES.get(name.strip(), name.strip().removeprefix("trainer."))
+    field = trainer_field(name.strip()) or name.strip()
     infos = describe_settings(TrainerSettings)
-    if not equals or not values:
+    if not equals or not values.strip():
         raise RequestError(
             f"--search takes FIELD=LOW:HIGH:COUNT or FIELD=A,B,C, for example lr=1e-4:1e-2:5, not {text!r}"
         )
     if field not in infos:
         raise RequestError(f"--search {text}: the trainer has no field {field!r}{did_you_mean(field, infos)}")
-    if ":" not in values:
-        chosen = tuple(value.strip() for value in values.split(",") if value.strip())
-        if len(set(chosen)) < 2:
-            raise RequestError(f"--search {text}: give at least two different values")
-        return SearchAxis(field, chosen, False)
+    if field not in SEARCHABLE:
+        raise RequestError(
+            f"--search {text}: {field} is no choice of how well a model learns from the budget, which every point is"
+            f" to have alike; what can be searched: {', '.join(SEARCHABLE)}"
+        )
+    axis = _range(text, field, values) if ":" in values else _list(text, field, values)
+    parsed = [getattr(with_settings(_PERMISSIVE, {field: value}, f"--search {text}"), field) for value in axis.values]
+    if len(set(parsed)) < len(parsed):
+        raise RequestError(f"--search {text}: {', '.join(axis.values)} are not all different; give each value once")
+    return axis
+
+
+def _list(text: str, field: str, values: str) -> SearchAxis:
+    chosen = tuple(value.strip() for value in values.split(",") if value.strip())
+    if len(chosen) < 2:
+        raise RequestError(f"--search {text}: give at least two different values")
+    return SearchAxis(field, chosen, False)
+
+
+def _range(text: str, field: str, values: str) -> SearchAxis:
     try:
         low_text, high_text, count_text = values.split(":")
-        low, high, count = float(low_text), float(high_text), int(count_text)
+        low, high, count = number(low_text), number(high_text), whole_number(count_text)
     except ValueError:
         raise RequestError(f"--search {text}: a range reads LOW:HIGH:COUNT, for example 1e-4:1e-2:5") from None
-    if not (0 <= low < high < math.inf) or count < 2:
-        raise RequestError(f"--search {text}: LOW must be at least 0 and less than HIGH, and COUNT at least 2")
+    if not 0 <= low < high or not 2 <= count <= _MOST_POINTS:
+        raise RequestError(
+            f"--search {text}: LOW must be at least 0 and less than HIGH, and COUNT from 2 to {_MOST_POINTS:,}"
+        )
     return SearchAxis(field, tuple(_text(value) for value in _spread(low, high, count)), True)
 
 
@@ -289,7 +338,11 @@ def _trial_request(request: RunRequest, point: Point, share: float) -> RunReques
     changes = {**request.changes, **dict(point)}
     whole = dataclasses.replace(request, changes=changes, seed=request.seed + SEED_OFFSET, split="validation")
     if request.budget_target is not None:
-        return dataclasses.replace(whole, budget_target=request.budget_target * share)
+        target = request.budget_target * share
+        # Only seconds have fractions.
+        return dataclasses.replace(
+            whole, budget_target=target if request.budget_kind == "seconds" else max(1, round(target))
+        )
     trainer = resolve(whole).trainer
     steps = max(1, round(trainer.steps * share))
     shortened = {"steps": f"{steps}", "warmup_steps": f"{min(steps - 1, round(trainer.warmup_steps * share))}"}

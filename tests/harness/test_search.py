@@ -78,9 +78,9 @@ def test_a_range_is_spread_in_equal_ratios_and_a_list_is_taken_as_it_is():
         ("learning_rat=1:2:3", "did you mean learning_rate"),
         ("lr=1e-2:1e-4:5", "less than HIGH"),
         ("lr=1:2", "reads LOW:HIGH:COUNT"),
-        ("lr=1:2:1", "COUNT at least 2"),
+        ("lr=1:2:1", "COUNT from 2 to 1,000"),
         ("lr=a:b:3", "reads LOW:HIGH:COUNT"),
-        ("lr=0.1,0.1", "two different values"),
+        ("lr=0.1,0.1", "0.1, 0.1 are not all different"),
     ],
 )
 def test_what_is_no_axis_is_refused_with_an_example(text, message):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seqbench.contracts import check_settings, describe_settings, setting, with_settings
 from seqbench.errors import RequestError
+from seqbench.quantities import LARGEST_WHOLE
 from seqbench.training.settings import TrainerSettings
 
 
@@ -176,8 +177,8 @@ examples = st.builds(
     free=finite,
     exact=st.booleans(),
     kind=st.sampled_from(["one", "two"]),
-    limit=st.none() | st.integers(1),
-    lengths=st.lists(st.integers(1), min_size=1, max_size=5).map(tuple),
+    limit=st.none() | st.integers(1, LARGEST_WHOLE),
+    lengths=st.lists(st.integers(1, LARGEST_WHOLE), min_size=1, max_size=5).map(tuple),
     rates=st.lists(finite, min_size=1, max_size=5).map(tuple),
 )
 

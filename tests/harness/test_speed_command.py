@@ -114,9 +114,10 @@ def test_what_raises_or_would_take_too_long_is_a_row_with_its_reason_and_the_res
     [
         (("--models", "right_model:Righ"), "did you mean Right"),
         (("--models", RIGHT, "--modes", "train,prefil"), "did you mean prefill"),
-        (("--models", RIGHT, "--lengths", "1k,many"), "'many' is no number"),
+        (("--models", RIGHT, "--lengths", "1k,many"), "'many' is no finite number"),
         (("--models", RIGHT, "--preset", "tinny"), "did you mean tiny"),
-        (("--models", RIGHT, "--set", "steps=5"), "nothing but fields of models"),
+        (("--models", RIGHT, "--set", "width=5"), "type --set model.width=..."),
+        (("--models", RIGHT, "--set", "trainer.steps=5"), "nothing but fields of models"),
         (("--models", RIGHT, "--set", "model.widht=5"), "did you mean width"),
         (("--models", f"{RIGHT},{RIGHT}"), "more than once"),
         (("--models", f"{RIGHT}@"), "MODEL@PATH"),
@@ -151,10 +152,11 @@ def test_ctrl_c_keeps_what_was_measured(bench: Bench):
 
 
 def test_one_model_can_be_given_other_settings_than_the_others():
-    changes = {"model.width": "8", f"{RIGHT}@reference.width": "12"}
-    plain, other = find_subjects([RIGHT, f"{RIGHT}@reference"], changes=changes)
+    default, other = find_subjects([RIGHT, f"{RIGHT}@reference"], changes={f"{RIGHT}@reference.width": "12"})
+    plain, _ = find_subjects([RIGHT, f"{RIGHT}@reference"], changes={"model.width": "8"})
+    assert default.config.width not in (plain.config.width, other.config.width)
     assert (plain.config.width, other.config.width) == (8, 12)
-    assert (plain.paths, other.paths) == (None, "reference")
+    assert (default.paths, other.paths) == (None, "reference")
 
 
 def test_positions_are_reached_in_order_and_each_state_is_a_copy():

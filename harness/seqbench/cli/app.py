@@ -1,5 +1,6 @@
 """The command group, and how errors reach the user."""
 
+import json
 import os
 import sys
 import warnings
@@ -94,6 +95,9 @@ def main() -> None:
         with hidden_variables():
             code = bench.main(prog_name="bench", standalone_mode=False)
     except click.ClickException as error:
+        if "--json" in sys.argv:
+            with suppress(OSError):
+                click.echo(json.dumps({"status": "refused", "message": error.format_message()}))
         error.show()
         code = error.exit_code
     except click.Abort:

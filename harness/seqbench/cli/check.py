@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import console
 from seqbench.cli.options import friendly_errors, kernels_option, parse_changes, tell_broken_kernels
 from seqbench.errors import EXIT_FAILED, RequestError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _COLOURS = {"passed": "", "failed": "red", "declared": "yellow"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
 @click.option("--preset", metavar="NAME", help="Preset to examine.  [default: the plugin's default one]")
 @click.option("--kind", type=click.Choice(["model", "task"]), help="Which one is meant where NAME is both.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seqbench.cli.console import console
+from seqbench.cli.numbers import LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import RequestError
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from seqbench.search import Choice, Outlook, Search
 
 
-@click.command(cls=TaskCommand)
-@click.option("--models", required=True, help="Models, separated by commas.")
+@click.command(cls=TaskCommand, lists=("--models",), needs={"--halving": "--search", "--trial-share": "--search"})
+@click.option("--models", required=True, help="Models, separated by commas or spaces.")
 @run_options
 @click.option(
     "--ablate",
@@ -40,10 +41,8 @@ if TYPE_CHECKING:
     help="Start one of the models from these weights: a folder, the folder of a run, or a model on the Hugging Face"
     " hub; may be repeated.",
 )
-@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of seeds.")
-@click.option(
-    "--first-seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True, help="The first of them."
-)
+@click.option("--seeds", type=Count(most=1000), default=3, show_default=True, help="Number of seeds.")
+@click.option("--first-seed", type=Count(0, 2**30 - 1), default=0, show_default=True, help="The first of them.")
 @click.option(
     "--search",
     "axes",
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--trial-share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Amount(1),
     default=0.25,
     show_default=True,
     help="With --search: share of the full training that a trial gets.",
@@ -63,9 +62,11 @@ if TYPE_CHECKING:
     "--halving", is_flag=True, help="With --search: try all points for a quarter of that, go on with the better half."
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Runs side by side.  [default: one per core, or per device; 1 for --seconds]"
+    "--jobs",
+    type=Count(most=LARGEST_THREADS),
+    help="Runs side by side.  [default: one per core, or per device; 1 for --seconds]",
 )
-@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Seconds after which a run is given up.")
+@click.option("--time-limit", type=Amount(LARGEST_SECONDS), help="Seconds after which a run is given up.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -108,7 +109,9 @@ def compare(
 
     names = parse_names(models)
     if not names:
-        raise RequestError("--models takes names separated by commas; `bench list models` shows what is installed")
+        raise RequestError(
+            "--models takes names separated by commas or spaces; `bench list models` shows what is installed"
+        )
     request = shared_request("", first_seed, shared)
     parts = _by_model("--ablate", "NAME", ablations, names)
     requests = columns(request, names, parts, _only_one_each(_by_model("--init", "CHECKPOINT", checkpoints, names)))
@@ -173,11 +176,11 @@ def _search(
     axes: Sequence[str], requests: Sequence[RunRequest], share: float, halving: bool, grid: Sequence["GridRun"]
 ) -> "Search | None":
     """The search that was asked for, of the whole models; None without any."""
-    from seqbench.search import Search, parse_axis
+    from seqbench.search import Search, parse_axes
 
-    parsed = [parse_axis(text) for text in axes]
-    if not parsed:
+    if not axes:
         return None
+    parsed = parse_axes(axes, requests[0].changes)
     if not grid[0].plan.task.trains or not grid[0].plan.budget.target:
         raise RequestError(f"task {grid[0].plan.task_name} trains nothing here; leave --search out")
     whole = {request.model: request for request in requests if request.ablation is None}

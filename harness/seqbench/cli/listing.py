@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import console
 from seqbench.cli.inventory import Row, installed_plugins
 from seqbench.cli.options import friendly_errors
@@ -21,7 +22,7 @@ _PRESET_INDENT = 4
 Cells = Sequence[str]
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.argument("what", type=click.Choice(["models", "tasks", "presets"]), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--verbose", is_flag=True, help="Show the traceback of broken plugins.")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import say
 from seqbench.cli.options import friendly_errors
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kind", type=click.Choice(["model", "task"]))
 @click.argument("name")
 @click.option(

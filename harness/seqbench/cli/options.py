@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 import traceback as traceback_module
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from typing import Any
 
 import click
 
+from seqbench.changes import trainer_field
 from seqbench.circumstances import circumstance_of
 from seqbench.cli.console import say
-from seqbench.cli.numbers import Count
+from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
 from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
 
@@ -60,7 +62,7 @@ def run_options(command: Command) -> Command:
         kernels_option,
         click.option(
             "--threads",
-            type=click.IntRange(1),
+            type=Count(most=LARGEST_THREADS),
             help="Threads of each run on the CPU.  [default: torch's choice; runs side by side share the cores]",
         ),
         click.option(
@@ -84,11 +86,17 @@ def run_options(command: Command) -> Command:
             help="Run a model too that reads the future, or fails another clause of `bench check` that scores rest on;"
             " every table then marks it.",
         ),
+        click.option("--steps", type=Count(0), help="Train for this many optimizer steps; short for --set steps=N."),
+        click.option(
+            "--lr", "learning_rate", type=Amount(LARGEST_RATE), help="Peak learning rate; short for --set lr=X."
+        ),
         click.option("--tokens", type=Count(), help="Train for this many tokens instead of the trainer's steps."),
-        click.option("--flops", type=Count(), help="Train for this many FLOPs of matrix products, such as 1e13."),
+        click.option(
+            "--flops", type=Count(most=10**30), help="Train for this many FLOPs of matrix products, such as 1e13."
+        ),
         click.option(
             "--seconds",
-            type=Count(whole=False),
+            type=Amount(LARGEST_SECONDS),
             help="Train for this long; warm-up, compilation and evaluation are not counted.",
         ),
         click.option(
@@ -121,7 +129,7 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
         model,
         options["task"],
         presets=options["presets"],
-        changes=parse_changes(options["changes"]),
+        changes=_trainer_changes(options),
         seed=seed,
         device=options["device"],
         precision=options["precision"],
@@ -178,21 +186,41 @@ def friendly_errors(command: Command) -> Command:
 
 
 def parse_changes(changes: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE` texts as a mapping. Raises RequestError for one without "=" and for a key given twice."""
+    """`KEY=VALUE` texts as a mapping.
+
+    Raises RequestError for one without "=", one with nothing behind it, and a key that is given two values.
+    """
     parsed: dict[str, str] = {}
     for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = (part.strip() for part in change.partition("="))
+        if not equals or not key:
             raise RequestError(f"--set takes KEY=VALUE, for example --set steps=100, not {change!r}")
-        if key.strip() in parsed:
-            raise RequestError(f"--set {key.strip()} is given twice")
-        parsed[key.strip()] = value
+        if not value:
+            raise RequestError(f"--set {key} has no value; type --set {key}=VALUE, or leave it out")
+        if parsed.get(key, value) != value:
+            raise RequestError(f"--set {key} is given twice, as {parsed[key]} and {value}; type it once")
+        parsed[key] = value
     return parsed
 
 
 def parse_names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Names separated by commas or spaces; spaces in what is a path belong to it."""
+    names = (name.strip() for name in text.split(","))
+    return [word for name in names for word in ([name] if os.sep in name else name.split()) if word]
+
+
+def _trainer_changes(options: dict[str, Any]) -> dict[str, str]:
+    """What --set changes, with --steps and --lr. Raises RequestError when both say something of one field."""
+    changes = parse_changes(options["changes"])
+    for option, field in (("--steps", "steps"), ("--lr", "learning_rate")):
+        value = options[field]
+        if value is None:
+            continue
+        other = next((key for key in changes if trainer_field(key) == field), None)
+        if other is not None:
+            raise RequestError(f"{option} {value} and --set {other}={changes[other]} are the same field; give it once")
+        changes[field] = f"{value}"
+    return changes
 
 
 def _report(error: Exception, traceback: bool, options: dict[str, Any], known: dict[str, str]) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 import click
 
 from seqbench.cli.console import console, say
+from seqbench.cli.numbers import Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
 from seqbench.request import SPLITS, RunRequest
 
 
-@click.command(cls=TaskCommand)
+@click.command(cls=TaskCommand, lists=("--ablations",), excludes={"--ablations": ("--ablate",)})
 @click.option("--model", required=True, help="Model: a name from `bench list models`, or package.module:Class.")
 @run_options
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Weights and data order.")
+@click.option("--seed", type=Count(0, 2**31 - 1), default=0, show_default=True, help="Weights and data order.")
 @click.option(
     "--ablate",
     "ablation",
@@ -123,8 +124,6 @@ def _run_ablations(
     from seqbench.scheduler import places
     from seqbench.store.place import require_place
 
-    if request.ablation is not None:
-        raise RequestError("give --ablate for one run, or --ablations for a table of several, not both")
     chosen = parse_names(names)
     if not chosen:
         raise RequestError("--ablations takes names separated by commas, or all; `bench show MODEL` lists them")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
@@ -14,7 +15,7 @@ from seqbench.store.catalogue import STATES, StoredRun, stored_runs
 from seqbench.store.removal import remove_run, require_removable
 
 
-@click.command("runs")
+@click.command("runs", cls=Command, needs={"--yes": "--remove"})
 @click.option(
     "--runs",
     "store",

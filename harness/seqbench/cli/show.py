@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
@@ -15,7 +16,7 @@ from seqbench.report.document import Row, Sheet
 from seqbench.visible import visible
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--reload", "renew", is_flag=True, help="Ask the plugin again instead of remembering what it said.")

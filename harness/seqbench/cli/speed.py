@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import FILE_WIDTH, console, say
-from seqbench.cli.numbers import Count
+from seqbench.cli.numbers import LARGEST_BATCH, LARGEST_LENGTH, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_changes, parse_names
 from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
 from seqbench.request import DEVICES, PRECISIONS
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
     from seqbench.speed.session import Session
 
 _ALL = "all"
+_LISTS = ("--models", "--kernels", "--lengths", "--modes")
+# Options that say nothing of operations.
+_OF_MODELS = (
+    *("--models", "--lengths", "--modes", "--preset", "--set", "--params", "--params-total", "--allow-unmatched"),
+    *("--batch-size", "--precision", "--compile"),
+)
 
 
-@click.command()
+@click.command(cls=Command, lists=_LISTS, excludes={"--kernels": _OF_MODELS})
 @click.option(
     "--models",
-    help="Models, separated by commas; the first is the one that the others are set in relation to. MODEL@reference"
+    help="Models, by commas or spaces; the first is the one that the others are set in relation to. MODEL@reference"
     " takes that path of every operation, MODEL@OPERATION=PATH+OPERATION=PATH those of some.",
 )
 @click.option(
@@ -34,13 +41,13 @@ _ALL = "all"
     is_flag=False,
     flag_value=_ALL,
     metavar="[NAMES]",
-    help="Instead of models: every path of these operations, separated by commas, or of all.",
+    help="Instead of models: every path of these operations, separated by commas or spaces, or of all.",
 )
 @click.option(
     "--lengths",
     default="1k,4k,16k",
     show_default=True,
-    help="Tokens of a sequence, positions for decode; separated by commas. 1k is 1,000.",
+    help="Tokens of a sequence, positions for decode; separated by commas or spaces. 1k is 1,000.",
 )
 @click.option("--modes", default="train,prefill,decode", show_default=True, help="What to measure.")
 @click.option("--preset", "presets", multiple=True, metavar="NAME", help="Preset of the models.")
@@ -56,7 +63,9 @@ _ALL = "all"
 @click.option(
     "--allow-unmatched", is_flag=True, help="Measure a model too whose size misses --params by more than 2 %."
 )
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Sequences side by side.")
+@click.option(
+    "--batch-size", type=Count(most=LARGEST_BATCH), default=1, show_default=True, help="Sequences side by side."
+)
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to compute.")
 @click.option(
     "--precision",
@@ -65,12 +74,14 @@ _ALL = "all"
     show_default=True,
     help="bf16 computes matrix products in bfloat16 and keeps fp32 weights.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads on the CPU.  [default: torch's choice]")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Rounds in which all take turns.")
+@click.option("--threads", type=Count(most=LARGEST_THREADS), help="Threads on the CPU.  [default: torch's choice]")
+@click.option(
+    "--repeats", type=Count(most=100_000), default=5, show_default=True, help="Rounds in which all take turns."
+)
 @click.option("--compile", "compiled", is_flag=True, help="Put models through torch.compile; compiling is not timed.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(LARGEST_SECONDS),
     default=600.0,
     show_default=True,
     help="Seconds that one model may take at one length and mode by estimate; what would take more is not run.",
@@ -91,7 +102,9 @@ def speed(as_json: bool, output: Path | None, **options: Any) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if (options["models"] is None) == (options["operations"] is None):
-        raise RequestError("give --models with names separated by commas, or --kernels; `bench list models` shows them")
+        raise RequestError(
+            "give --models with names separated by commas or spaces, or --kernels; `bench list models` shows them"
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         session, folder = _measure(options, output)
@@ -156,7 +169,9 @@ def _models(options: dict[str, Any], device: Any) -> tuple[Any, dict[str, Any], 
     lengths = _lengths(options["lengths"])
     names = parse_names(options["models"])
     if not names:
-        raise RequestError("--models takes names separated by commas; `bench list models` shows what is installed")
+        raise RequestError(
+            "--models takes names separated by commas or spaces; `bench list models` shows what is installed"
+        )
     if options["parameters"] is not None and options["parameters_total"] is not None:
         raise RequestError("give --params or --params-total, not both")
     target = options["parameters"] or options["parameters_total"]
@@ -198,8 +213,6 @@ def _operations(options: dict[str, Any]) -> tuple[Any, dict[str, Any], None]:
     """As `_models`, for operations."""
     from seqbench.speed.operations import find_operations
 
-    if options["precision"] != "fp32" or options["compiled"]:
-        raise RequestError("operations are timed on the arguments that they name; leave --precision and --compile out")
     names = [] if options["operations"] == _ALL else parse_names(options["operations"])
     operations = find_operations(names)
     header = {"kind": "operations", "time_limit": options["time_limit"]}
@@ -211,11 +224,11 @@ def _lengths(text: str) -> list[int]:
     lengths = []
     for word in parse_names(text):
         try:
-            lengths.append(int(Count().convert(word, None, None)))
+            lengths.append(int(Count(most=LARGEST_LENGTH).convert(word, None, None)))
         except click.BadParameter as error:
             raise RequestError(f"--lengths {text}: {error.message}") from error
     if not lengths:
-        raise RequestError("--lengths takes numbers of tokens separated by commas, such as 1k,4k,16k")
+        raise RequestError("--lengths takes numbers of tokens separated by commas or spaces, such as 1k,4k,16k")
     return sorted(set(lengths))
 
 
@@ -226,7 +239,7 @@ def _chosen(kind: str, names: list[str], known: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise RequestError(f"unknown {kind} {name!r}{did_you_mean(name, known)}\n{kind}s: {', '.join(known)}")
     if not names:
-        raise RequestError(f"--{kind}s takes names separated by commas: {', '.join(known)}")
+        raise RequestError(f"--{kind}s takes names separated by commas or spaces: {', '.join(known)}")
     return list(dict.fromkeys(names))
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import click
 
+from seqbench.cli.command import Command, refuse_empty
 
-class TaskCommand(click.Command):
+
+class TaskCommand(Command):
     """A command with `--task`, which takes the options of the named task too.
 
     The task is imported only where an option is typed that the command itself does not know, and for `--help`.
@@ -14,6 +16,7 @@ class TaskCommand(click.Command):
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """As click does it, with the task's options as `--set task.FIELD=VALUE`."""
+        refuse_empty(arguments)
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         if any(
             _name(argument) not in known for argument in arguments if argument.startswith("--") and argument != "--"

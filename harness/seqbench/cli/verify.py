@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from seqbench.cli.command import Command
 from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import EXIT_FAILED
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--runs",

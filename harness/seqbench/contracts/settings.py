@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from seqbench.errors import RequestError
+from seqbench.quantities import LARGEST_WHOLE, whole_number
 
 Config = TypeVar("Config")
 
@@ -125,6 +126,8 @@ def _check_range(info: SettingInfo, entry: Any) -> None:
     unlisted = info.choices is not None and entry not in info.choices
     if below or above or unlisted:
         raise RequestError(f"{info.name} must be {info.allowed}, not {entry!r}")
+    if isinstance(entry, int) and abs(entry) > LARGEST_WHOLE:
+        raise RequestError(f"{info.name} must be at most {LARGEST_WHOLE:,} in size, not {entry}")
 
 
 def _parse(text: str, info: SettingInfo, owner: str) -> Any:
@@ -147,7 +150,7 @@ def _parse_as(text: str, kind: Any) -> Any:
             return text.lower() in _TRUE
         raise ValueError(text)
     if kind is int:
-        return int(text.replace("_", ""))
+        return whole_number(text)
     if kind is float:
         return float(text)
     return text

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 from seqbench.accounting import count_parameters, non_embedding, parameter_bytes
 from seqbench.contracts import ModelPlugin, with_settings
 from seqbench.errors import RequestError
-from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters
+from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters, require_unsolved
 from seqbench.registry import find_model
 from seqbench.suggestions import did_you_mean
 
@@ -88,8 +88,10 @@ def find_subjects(
     for label, name, paths in split:
         plugin = find_model(name)
         config = plugin.with_vocabulary(_preset(name, plugin, presets), VOCABULARY)
-        config = with_settings(config, _own(changes or {}, name, label), f"model {name}")
+        own = _own(changes or {}, name, label)
+        config = with_settings(config, own, f"model {name}")
         if budget is not None:
+            require_unsolved(plugin, own)
             config = _matched(name, plugin, config, budget, allow_unmatched)
         subjects.append(Subject(label, name, paths, plugin, config))
     return subjects
@@ -129,21 +131,25 @@ def _split(label: str) -> tuple[str, str | None]:
 
 
 def _preset(name: str, plugin: ModelPlugin[Any], presets: Sequence[str]) -> Any:
-    chosen = plugin.default_preset
     for preset in presets:
         if preset not in plugin.presets:
             raise RequestError(
                 f"unknown preset {preset!r}{did_you_mean(preset, plugin.presets)}\n"
                 f"presets of model {name}: {', '.join(plugin.presets)}"
             )
-        chosen = preset
-    return plugin.presets[chosen]
+    if len(set(presets)) > 1:
+        raise RequestError(f"--preset {' and --preset '.join(presets)}: every model has one preset; type one of them")
+    return plugin.presets[presets[0] if presets else plugin.default_preset]
 
 
 def _check_keys(changes: Mapping[str, str], owners: set[str]) -> None:
     for key in changes:
         owner, dot, _ = key.rpartition(".")
-        if not dot or owner not in owners | {"model"}:
+        if not dot:
+            raise RequestError(
+                f"--set {key}: a key is model.FIELD, or NAME.FIELD with one of --models; type --set model.{key}=..."
+            )
+        if owner not in owners | {"model"}:
             raise RequestError(
                 f"--set {key}: a key is model.FIELD, or NAME.FIELD with one of --models"
                 f"{did_you_mean(owner or key, owners)}; nothing but fields of models can be set here"
@@ -151,13 +157,16 @@ def _check_keys(changes: Mapping[str, str], owners: set[str]) -> None:
 
 
 def _own(changes: Mapping[str, str], name: str, label: str) -> dict[str, str]:
-    """The changes of one contestant by field; what is said of it alone goes before what is said of all."""
+    """The changes of one contestant by field. Raises RequestError when two of them say something of one field."""
     own: dict[str, str] = {}
-    for wanted in ("model", name, label):
-        for key, text in changes.items():
-            owner, _, field = key.rpartition(".")
-            if owner == wanted:
-                own[field] = text
+    spelt: dict[str, str] = {}
+    for key, text in changes.items():
+        owner, _, field = key.rpartition(".")
+        if owner not in ("model", name, label):
+            continue
+        if field in own:
+            raise RequestError(f"--set {spelt[field]} and {key} are the same field of {label}; give it once")
+        own[field], spelt[field] = text, key
     return own
 
 

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
 
+# Fields that decide how well a model learns, and leave alone what it learns from and how much of it.
+SEARCHABLE = (
+    *("optimizer", "learning_rate", "schedule", "warmup_steps", "final_learning_rate_fraction", "weight_decay"),
+    *("beta1", "beta2", "epsilon", "momentum", "gradient_clip_norm"),
+)
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
