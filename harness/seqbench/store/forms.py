@@ -58,7 +58,8 @@ RUN = record(
             },
         ),
     },
-    {"schema": anything, "locations": mapping(text)},
+    # Fields of the configuration, of whatever type the task gave them.
+    {"schema": anything, "locations": mapping()},
 )
 
 ENVIRONMENT = record(
