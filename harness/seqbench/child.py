@@ -13,9 +13,10 @@ import psutil
 
 from seqbench.circumstances import circumstance_of, is_crash, signal_name, told_in
 from seqbench.comparison import GridRun
-from seqbench.errors import EXIT_INTERRUPTED, Circumstance
+from seqbench.errors import Circumstance
 from seqbench.memory_pressure import held_nearly_all, peak_bytes
 from seqbench.process import UNKNOWN, BenchProcesses
+from seqbench.stopping import EXIT_CODES
 
 _CHUNK_BYTES = 65536
 # Of what a process has said last on standard error.
@@ -74,9 +75,9 @@ class Child:
         self.timed_out = True
         self._process.kill()
 
-    def interrupt(self) -> None:
-        """Ask it to stop at the next step."""
-        self._process.send_signal(signal.SIGINT)
+    def ask_to_stop(self) -> None:
+        """Have it save what it has and end; nothing new to a process that knows of it already."""
+        self._process.send_signal(signal.SIGTERM)
 
     def has_ended(self) -> bool:
         """Whether it has ended; to be asked often, since what it says and holds is looked at meanwhile."""
@@ -107,7 +108,7 @@ class Child:
             raise Circumstance("killed", message)
         if code == UNKNOWN:
             raise Circumstance("killed", "the process that starts the runs was ended")
-        if code == EXIT_INTERRUPTED:
+        if code in EXIT_CODES:
             raise Circumstance("killed", "the process was told to stop, and the comparison was not")
         try:
             told = json.loads(self._said)

@@ -9,8 +9,8 @@ The command line prints them as one message without a traceback. `RequestError` 
 from typing import ClassVar
 
 EXIT_FAILED, EXIT_WRONG_REQUEST = 1, 2
-# What a shell says of processes that Ctrl-C and SIGPIPE have ended.
-EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
+# What a shell says of processes that SIGPIPE has ended; other signals: `seqbench.stopping`.
+EXIT_BROKEN_PIPE = 141
 
 
 class RequestError(Exception):

@@ -18,13 +18,17 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import psutil
+
+from seqbench.stopping import PART_OF_ANOTHER
+
 # Imported by the server, in this order; none of them starts a thread or touches a device.
 _PRELOADED = ["torch", "transformers", "seqbench.preloaded"]
 # Read when a device is first used, which the server does not do.
 _READ_LATER = frozenset({"CUDA_VISIBLE_DEVICES"})
 
 
-# The exit code of a process of which nobody knows how it ended; it may even be at work still.
+# The exit code of a process of which nobody knows how it ended.
 UNKNOWN = 256
 
 
@@ -64,7 +68,7 @@ class BenchProcesses:
 
         `stderr` None leaves it this process's own. Raises OSError when there is no process to be had.
         """
-        wanted = {**os.environ, **environment}
+        wanted = {**os.environ, **environment, PART_OF_ANOTHER: "1"}
         # A server takes a socket in the temporary folder and handles of its own, for which there may be no room.
         with suppress(OSError, EOFError):
             if self._may_fork(wanted):
@@ -73,6 +77,11 @@ class BenchProcesses:
         # -P: modules of the working folder are not imported in the place of installed ones.
         command = [sys.executable, "-P", "-m", "seqbench.cli", *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=wanted)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._context is not None:
+            _end_server()
 
     def _may_fork(self, wanted: dict[str, str]) -> bool:
         if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -87,8 +96,7 @@ class BenchProcesses:
         self._environment, self._sources = _read_at_import(environment), _sources()
         self._context = multiprocessing.get_context("forkserver")
         # An earlier comparison of this process may have left one with another environment.
-        with suppress(AttributeError):
-            forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        _end_server()
         self._context.set_forkserver_preload(_PRELOADED)
         before = dict(os.environ)
         try:
@@ -97,6 +105,13 @@ class BenchProcesses:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _end_server() -> None:
+    from multiprocessing import forkserver
+
+    with suppress(AttributeError, ChildProcessError):
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def _is_served() -> bool:
@@ -134,6 +149,9 @@ class _Forked:
         finally:
             os.close(writer)
         self.stdout: IO[bytes] | None = io.FileIO(reader)
+        self._seen: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):
+            self._seen = psutil.Process(self.pid)
         self.returncode: int | None = None
 
     @property
@@ -145,8 +163,16 @@ class _Forked:
         if self.returncode is None:
             code = self._process.exitcode
             # What multiprocessing says when the server, which alone sees how the process ends, is gone.
-            self.returncode = UNKNOWN if code == 255 and not _is_served() else code
+            if code == 255 and not _is_served():
+                code = None if self._is_at_work() else UNKNOWN
+            self.returncode = code
         return self.returncode
+
+    def _is_at_work(self) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            # An id is given to other processes later, which began at another time.
+            return self._seen is not None and self._seen.is_running() and self._seen.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def send_signal(self, sig: int, /) -> None:
         if self.poll() is None:

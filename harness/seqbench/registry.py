@@ -19,6 +19,7 @@ from typing import Any
 from seqbench.contracts import ModelPlugin, TaskPlugin
 from seqbench.errors import RequestError
 from seqbench.plugin_source import named_source_sha256
+from seqbench.stopping import Stopped
 from seqbench.suggestions import did_you_mean
 
 MODEL_GROUP = "bench.models"
@@ -83,7 +84,9 @@ def load_announced(name: str, points: list[EntryPoint], group: str) -> type | Br
         contract = ModelPlugin if group == MODEL_GROUP else TaskPlugin
         with _kept_torch_settings():
             return _check_contract(_only(name, points, group).load(), target, contract)
-    # A plugin's module may raise anything, KeyboardInterrupt too; a real Ctrl-C then shows as one broken plugin.
+    except Stopped:
+        raise
+    # A plugin's module may raise anything, KeyboardInterrupt too.
     except BaseException as error:
         return BrokenPlugin(name, target, _reason(error), traceback.format_exc())
 
@@ -162,7 +165,7 @@ def _load_announced(name: str, points: list[EntryPoint], group: str, contract: t
     try:
         with _kept_torch_settings():
             return _check_contract(entry_point.load(), entry_point.value, contract)
-    except RequestError:
+    except (RequestError, Stopped):
         raise
     except BaseException as error:
         raise _broken(name, entry_point.value, error) from error
@@ -184,6 +187,8 @@ def _load_dotted(name: str, contract: type, kind: str, points: Iterable[str]) ->
             f"installed {kind}s: {', '.join(sorted(points))}; a dotted path reads package.module:Class, seen from the"
             " folder where the command is typed or from PYTHONPATH"
         ) from error
+    except Stopped:
+        raise
     except BaseException as error:
         raise _broken(name, name, error) from error
     if not hasattr(module, attribute):

@@ -29,6 +29,7 @@ from seqbench.result import facts, failed, header, outcome, with_kernel_paths
 from seqbench.rounding import rounding_differences
 from seqbench.soundness.gate import Examination
 from seqbench.standing import TRAINING_FAILED, standing_result
+from seqbench.stopping import noted
 from seqbench.store.attempts import forget_attempts, record_attempt
 from seqbench.store.files import finite, write_folder_atomically, write_json_lines, write_text
 from seqbench.store.records import EvaluationRecords
@@ -39,10 +40,10 @@ from seqbench.training.checkpoint import keep_newest
 from seqbench.training.diagnostics import Diagnostics, diagnostics_notes
 from seqbench.training.gradients import is_out_of_memory
 from seqbench.training.progress import TrainingProgress, duration
-from seqbench.training.trainer import Interrupted, Trainer
+from seqbench.training.trainer import Trainer
 
 # What is none of the run's failures.
-_NOT_OF_THE_RUN = (RequestError, Interrupted, Circumstance)
+_NOT_OF_THE_RUN = (RequestError, Circumstance)
 
 
 @fixed_surroundings()
@@ -54,8 +55,8 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
 
     Failures of the run itself (divergence, out of memory, a plugin that raises) are stored and returned as a result
     with status "failed"; with `retry_failed` such a stored result is forgotten and the run goes on from its last
-    checkpoint. Raises RequestError when the run cannot be started as asked, Interrupted when the user stopped it, and
-    Circumstance, which is counted in the folder, when what surrounds the run did: the next call goes on.
+    checkpoint. Raises RequestError when the run cannot be started as asked, and Circumstance, which is counted
+    in the folder, when what surrounds the run stopped it: the next call goes on.
     """
     if not folder.takes_writing() and (finished := _read_only(plan, folder, runs, retry_failed)) is not None:
         return finished
@@ -100,7 +101,7 @@ def _counted(folder: RunFolder) -> Iterator[None]:
     """Errors that tell of a circumstance become one, and are counted in the folder."""
     try:
         yield
-    except (RequestError, Interrupted):
+    except RequestError:
         raise
     except Exception as error:
         circumstance = circumstance_of(error)
@@ -326,8 +327,9 @@ def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, diffe
         if not trainer.finished:
             # Of weights that are not there any more.
             records.remove()
-            trainer.train(progress, validate)
-            trainer.save_final()
+            with noted():
+                trainer.train(progress, validate)
+                trainer.save_final()
         state = trainer.state
         diagnosed = diagnostics.take(state.step) if plan.task.trains else []
         progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}; testing")

@@ -30,10 +30,6 @@ _PAUSES = (1.0, 8.0)
 _SHARED = ("memory-taken", "no-process", "no-room")
 
 
-class GridInterrupted(Exception):
-    """The user stopped the grid; finished runs are stored and the present ones are in checkpoints."""
-
-
 @dataclass(frozen=True)
 class Place:
     """Where one run at a time computes.
@@ -102,8 +98,8 @@ def run_grid(
     is waited for. One that circumstance ends (killed from outside, a full disk, no process to be had) is tried again;
     what is given up after three times has the status "unfinished" and is not stored. With several places, what the
     children say on standard error goes to files in `logs`. A run that takes more than `limit` seconds, evaluations
-    included, is ended and recorded as timed out; with a larger limit it goes on from its last checkpoint. Raises
-    GridInterrupted when the user stopped it.
+    included, is ended and recorded as timed out; with a larger limit it goes on from its last checkpoint. A signal is
+    passed on to the runs at work, which save what they have.
     """
     with GridDisplay(len(grid), len(where) > 1) as display:
         return _Scheduler(grid, runs, retry_failed, where, logs, limit, display).run()
@@ -146,9 +142,6 @@ class _Scheduler:
                 self._collect()
                 self._display.look([(child.number, child.cell) for child in self._children])
                 time.sleep(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            self._stop()
-            raise GridInterrupted from None
         except BaseException:
             self._stop()
             raise
@@ -272,9 +265,10 @@ class _Scheduler:
     def _stop(self) -> None:
         # A terminal's Ctrl-C reaches the children too; a signal to this process alone is passed on.
         for child in self._children:
-            child.interrupt()
+            child.ask_to_stop()
         for child in self._children:
             child.close()
+        self._processes.close()
 
 
 def _stored(cell: GridRun) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ def _storm(
 def _unsound(command: Command, code: int) -> list[str]:
     said = command.said()
     found = [f"a traceback: {said[-2000:]}"] if "Traceback" in said else []
-    if code not in (0, 1, 130) and code >= 0:
+    if code not in (0, 1, 129, 130, 143) and code >= 0:
         found.append(f"exit code {code}: {said[-500:]}")
     if "is damaged" in said:
         found.append(f"damage: {said[-500:]}")

@@ -28,8 +28,8 @@ import torch  # noqa: E402
 import toy_model  # noqa: E402, F401
 import toy_task  # noqa: E402, F401
 
-from seqbench import preview, runner, scheduler  # noqa: E402, F401
-from seqbench.cli import app, compare, grid, listing, run, show  # noqa: E402, F401
+from seqbench import preview, runner, scheduler, stopping  # noqa: E402, F401
+from seqbench.cli import app, compare, grid, listing, main, run, show  # noqa: E402, F401
 from seqbench.report import plot, run_plots, table, training_figure  # noqa: E402, F401
 
 torch.set_num_threads(1)
@@ -61,7 +61,8 @@ def _become(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     # The parent's Popen waits for one of these to close.
     os.closerange(3, 256)
     # As exec leaves them.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
     _leave_with(arguments)
@@ -72,7 +73,7 @@ def _leave_with(arguments: Sequence[str]) -> None:
     sys.argv = ["bench", *arguments]
     code = 0
     try:
-        app.main()
+        main()
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except BaseException:

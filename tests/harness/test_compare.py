@@ -212,7 +212,7 @@ def test_ctrl_c_stops_a_grid_and_the_same_command_goes_on(bench):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert "the same command goes on from there" in err
+    assert "to go on, type: bench compare" in err
     assert "Traceback" not in err
     again = bench(*command)
     assert again.code == 0

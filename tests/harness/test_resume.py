@@ -17,6 +17,8 @@ PLACES = {
     "by ctrl-c": "SIGINT@train:5",
     "by ctrl-c in an evaluation": "SIGINT@validation:1",
     "by termination": "SIGTERM@train:5",
+    "by termination in an evaluation": "SIGTERM@validation:2",
+    "by a closed terminal after the last step": "SIGHUP@train:11",
 }
 OPTIMIZERS = ("adamw", "muon")
 
@@ -89,18 +91,22 @@ def test_only_missing_work_is_done(outcomes):
     assert "validation" not in again.err
 
 
-@pytest.mark.parametrize("place", ["by ctrl-c", "by ctrl-c in an evaluation", "by termination"])
-def test_an_interrupted_command_saves_and_says_how_to_go_on(outcomes, place):
-    first, _ = outcomes[place, "muon"]
-    assert first.code == 130
-    assert first.out == ""
-    assert f"stopped and saved in {place}-muon; the same command goes on from there" in first.err
+@pytest.mark.parametrize(
+    ("place", "code", "step"),
+    [
+        ("by ctrl-c", 130, 6),
+        ("by ctrl-c in an evaluation", 130, 4),
+        ("by termination", 143, 6),
+        ("by termination in an evaluation", 143, 8),
+        ("by a closed terminal after the last step", 129, 12),
+    ],
+)
+def test_an_interrupted_command_saves_the_step_that_it_was_at(outcomes, place, code, step):
+    first, again = outcomes[place, "muon"]
+    assert (first.code, first.out) == (code, "")
+    assert f", saved in {place}-muon at step {step}; to go on, type: bench run " in first.err
+    assert f"continues from step {step}" in again.err
     assert "Traceback" not in first.err
-
-
-def test_an_interrupted_run_loses_no_step(outcomes):
-    _, again = outcomes["by ctrl-c", "muon"]
-    assert "continues from step 6" in again.err
 
 
 def test_the_same_command_again_trains_nothing_and_prints_the_same(bench, outcomes):

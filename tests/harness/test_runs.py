@@ -1,6 +1,8 @@
 """`bench runs`: what a store holds, and taking things out of it."""
 
 import json
+import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -74,11 +76,34 @@ def test_removal_asks_first_and_takes_only_what_was_listed(bench: Bench) -> None
     for seed in ("1", "2"):
         bench("run", *TOY, "--runs", "doomed", "--seed", seed)
     [first, second] = bench("runs", "--runs", "doomed", "--json").json
-    declined = bench("runs", "--runs", "doomed", "--hash", first["hash"], "--remove")
-    assert "delete 1 run?" in declined.err
+    command = ("runs", "--runs", "doomed", "--hash", first["hash"], "--remove")
+    code, err = on_a_terminal(bench, *command, typed="n\n")
+    assert code == 0 and "delete 1 run?" in err and "nothing removed" in err
+    # Ctrl-D.
+    code, err = on_a_terminal(bench, *command, typed="\x04")
+    assert code == 1 and "nothing was done" in err and "Aborted" not in err
     assert len(bench("runs", "--runs", "doomed", "--json").json) == 2
     bench("runs", "--runs", "doomed", "--hash", first["hash"], "--remove", "--yes")
     assert bench("runs", "--runs", "doomed", "--json").json == [second]
+
+
+def on_a_terminal(bench: Bench, *arguments: str, typed: str) -> tuple[int, str]:
+    """Exit code and standard error of a command at whose terminal something is typed."""
+    terminal, end = pty.openpty()
+    process = bench.start(*arguments, stdin=end)
+    os.write(terminal, typed.encode())
+    _, err = process.communicate(timeout=60)
+    os.close(end)
+    os.close(terminal)
+    return process.returncode, err
+
+
+def test_where_nobody_can_be_asked_nothing_is_removed(bench: Bench) -> None:
+    bench("run", *TOY, "--runs", "scripted")
+    refused = bench("runs", "--runs", "scripted", "--remove")
+    assert refused.code == 2
+    assert "--remove asks before it deletes 1 run, and nobody is there to answer; add --yes" in refused.err
+    assert len(bench("runs", "--runs", "scripted", "--json").json) == 1
 
 
 def test_a_damaged_run_is_listed_and_hides_no_other(bench: Bench) -> None:

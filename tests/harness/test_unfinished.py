@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seqbench import child, memory_pressure, process, scheduler
+from seqbench import child, memory_pressure, process, scheduler, stopping
 from seqbench.comparison import GridRun, grid_run
 from seqbench.errors import Circumstance
 from seqbench.report.item_scores import ItemScores, ItemsUnusable
@@ -97,7 +97,9 @@ def carried_out(grid: list[GridRun], tmp_path: Path, monkeypatch: pytest.MonkeyP
     return carry_out
 
 
-@pytest.mark.parametrize("ending", [*REFUSALS.values(), -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, 130])
+@pytest.mark.parametrize(
+    "ending", [*REFUSALS.values(), -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, *stopping.EXIT_CODES]
+)
 def test_what_circumstance_ends_is_tried_again_by_the_same_command(carried_out: Callable, ending: Any) -> None:
     result = carried_out(ending, ending)
     assert (result["status"], result["starts"]) == ("complete", 3)

@@ -1,5 +1,12 @@
 """The command line: `bench`."""
 
-from seqbench.cli.app import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Entry point of the console script."""
+    from seqbench.stopping import install
+
+    # Before the rest of the command line is imported, which a signal may interrupt.
+    install()
+    from seqbench.cli.app import main as carry_out
+
+    carry_out()

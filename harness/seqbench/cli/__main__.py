@@ -1,5 +1,5 @@
 """`python -m seqbench.cli` is `bench`."""
 
-from seqbench.cli.app import main
+from seqbench.cli import main
 
 main()

@@ -12,8 +12,13 @@ import click
 import seqbench
 from seqbench.cache_folders import provide_cache_folders
 from seqbench.circumstances import circumstance_of
-from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED
+from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED
+from seqbench.stopping import Stopped, end_children, farewell
 from seqbench.variables import hidden_names, hidden_variables
+from seqbench.visible import visible
+
+# Seconds that processes have to end which a plugin has started and left behind.
+_PATIENCE_SECONDS = 2.0
 
 
 class _NobodyReads(Exception):
@@ -79,7 +84,7 @@ def bench() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Carry out the command that was typed."""
     _look_here_last()
     # transformers draws a bar for every file it reads or writes; a run has its own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -100,9 +105,12 @@ def main() -> None:
                 click.echo(json.dumps({"status": "refused", "message": error.format_message()}))
         error.show()
         code = error.exit_code
+    except Stopped as stopped:
+        code = _say_farewell(stopped)
     except click.Abort:
-        click.echo("bench: interrupted before anything was begun", err=True)
-        code = EXIT_INTERRUPTED
+        with suppress(OSError):
+            click.echo("bench: the question was not answered, and nothing was done", err=True)
+        code = EXIT_FAILED
     except _NobodyReads:
         # Whoever reads has had enough. What is left in the buffer must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,6 +124,19 @@ def main() -> None:
             print(f"bench: {circumstance}", file=sys.stderr)
         code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_farewell(stopped: Stopped) -> int:
+    """Tell how to go on, leave no process behind, and return the exit code."""
+    with suppress(OSError):
+        click.echo(visible(farewell(stopped.number, stopped.kept)), err=True)
+    end_children(_PATIENCE_SECONDS)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The terminal is closed. What is left in the buffer must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + stopped.number
 
 
 def _look_here_last() -> None:

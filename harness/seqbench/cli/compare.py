@@ -98,12 +98,12 @@ def compare(
     field of one of the compared models. A search chooses for whole models; without a part they are trained with the
     point that was found for the whole one. With --json the content of comparison.json is printed.
     """
-    from seqbench.cli.grid import Destination, carry_out, print_runs, run_all
+    from seqbench.cli.grid import Destination, carry_out, print_runs, saying_what_is_done
     from seqbench.comparison import columns, grid_folder, grid_run, plan_grid
     from seqbench.grid_estimate import missing
     from seqbench.report.document import Document
     from seqbench.report.search_table import search_lines
-    from seqbench.scheduler import places
+    from seqbench.scheduler import places, run_grid
     from seqbench.standing import standing_result
     from seqbench.store.place import require_place
 
@@ -125,7 +125,8 @@ def compare(
 
     def run_trials(trials: Sequence[RunRequest]) -> list[dict[str, Any]]:
         cells = [grid_run(trial, runs) for trial in trials]
-        return run_all(cells, runs, retry_failed, where, runs / "logs", time_limit)
+        with saying_what_is_done(cells):
+            return run_grid(cells, runs, retry_failed, where, runs / "logs", time_limit)
 
     outlook = search.look_ahead(find) if search is not None else None
     choices: Sequence[Choice] | None = outlook.choices if outlook is not None else ()

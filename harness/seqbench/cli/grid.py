@@ -3,10 +3,10 @@
 import errno
 import io
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.comparability import require_comparable, with_hardware
 from seqbench.comparison import GridRun
 from seqbench.edited_source import edited_since, what_to_do
-from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, Circumstance, RequestError
+from seqbench.errors import EXIT_FAILED, Circumstance, RequestError
 from seqbench.grid_estimate import missing
 from seqbench.report.cumulative import (
     CumulativeCurve,
@@ -37,10 +37,12 @@ from seqbench.report.plot import plot_results
 from seqbench.report.results import Result, overall
 from seqbench.report.run_plots import draw_what_is_missing
 from seqbench.rounding import made_otherwise
-from seqbench.scheduler import GridInterrupted, Place, run_grid
+from seqbench.scheduler import Place, run_grid
+from seqbench.stopping import keeping
 from seqbench.store.comparison_file import compared_runs, write_comparison
 from seqbench.store.files import finite, json_text, remove_leftovers, write_text
 from seqbench.store.sealed import sealed_document
+from seqbench.training.checkpoint import list_checkpoints
 
 Report = Callable[[Sequence[Result], ReadItems], Document]
 
@@ -62,22 +64,17 @@ def print_runs(grid: Sequence[GridRun]) -> None:
         say(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
 
 
-def run_all(
-    grid: Sequence[GridRun],
-    runs: Path,
-    retry_failed: bool,
-    where: Sequence[Place],
-    logs: Path,
-    limit: float | None,
-) -> list[Result]:
-    """`run_grid`, which exits with EXIT_INTERRUPTED when the user stops it."""
-    # A termination is passed on to the runs at work, as Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run_grid(grid, runs, retry_failed, where, logs, limit)
-    except (GridInterrupted, KeyboardInterrupt):
-        say("bench: stopped; what is done is saved and the same command goes on from there", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+def saying_what_is_done(grid: Sequence[GridRun]) -> AbstractContextManager[None]:
+    """Inside, whatever stops the command has it say how many runs are done and saved."""
+    return keeping(lambda: _kept(grid))
+
+
+def _kept(grid: Sequence[GridRun]) -> str:
+    """What is saved of a grid, in words."""
+    unfinished = [cell for cell in grid if cell.folder.finished_result(cell.plan.run_hash) is None]
+    begun = sum(bool(list_checkpoints(cell.folder.checkpoints)) for cell in unfinished)
+    done = f"with {len(grid) - len(unfinished)} of {len(grid)} runs done"
+    return f"{done} and {begun} saved in a checkpoint" if begun else done
 
 
 def carry_out(
@@ -94,12 +91,18 @@ def carry_out(
 
     As JSON, what is printed is the content of comparison.json. `report` lays the results out. What is stored is shown
     where nothing can be written, too. Exits with EXIT_FAILED when a run failed, is unfinished, or the tables found no
-    room; with EXIT_INTERRUPTED when the user stopped it.
+    room.
     """
     folder, hashes = destination.folder, [cell.plan.run_hash for cell in grid]
     needs_no_writing = not destination.is_asked_for and not missing(grid, runs, retry_failed, limit)
     _make_folder(folder, hashes, needs_no_writing)
-    results = run_all(grid, runs, retry_failed, where, folder / "logs", limit)
+    with saying_what_is_done(grid):
+        results = run_grid(grid, runs, retry_failed, where, folder / "logs", limit)
+        _show(grid, results, folder, report, as_json)
+
+
+def _show(grid: Sequence[GridRun], results: list[Result], folder: Path, report: Report, as_json: bool) -> None:
+    hashes = [cell.plan.run_hash for cell in grid]
     _tell_made_otherwise(grid)
     for result in results:
         for difference in edited_since(result):

@@ -16,7 +16,7 @@ from seqbench.changes import trainer_field
 from seqbench.circumstances import circumstance_of
 from seqbench.cli.console import say
 from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
-from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
+from seqbench.errors import EXIT_FAILED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
 
 Command = Callable[..., Any]
@@ -167,12 +167,9 @@ def friendly_errors(command: Command) -> Command:
         except RequestError as error:
             _report(error, traceback, options, {"status": error.status})
             sys.exit(EXIT_WRONG_REQUEST)
-        except (KeyboardInterrupt, click.Abort):
-            say("bench: interrupted; the same command goes on from what is saved", err=True)
-            sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
             # Click knows what to do when nobody reads on.
-            if isinstance(error, click.ClickException | click.exceptions.Exit | BrokenPipeError):
+            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort | BrokenPipeError):
                 raise
             circumstance = circumstance_of(error)
             if circumstance is None:

@@ -2,8 +2,9 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +12,12 @@ from seqbench.cli.console import console, say
 from seqbench.cli.numbers import Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.cli.task_options import TaskCommand
-from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
+from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.request import SPLITS, RunRequest
+
+if TYPE_CHECKING:
+    from seqbench.plan import RunPlan
+    from seqbench.store.run_folder import RunFolder
 
 
 @click.command(cls=TaskCommand, lists=("--ablations",), excludes={"--ablations": ("--ablate",)})
@@ -68,7 +73,6 @@ def run(
 
     The same command again prints the stored result, or goes on where an interrupted run stopped.
     """
-    from seqbench.edited_source import edited_since, what_to_do
     from seqbench.environment import tune_allocator, use_threads
 
     tune_allocator()
@@ -76,10 +80,9 @@ def run(
     from seqbench.plan import resolve
     from seqbench.preview import preview
     from seqbench.report.run_plots import draw
-    from seqbench.rounding import made_otherwise
     from seqbench.runner import execute
+    from seqbench.stopping import Stopped, keeping
     from seqbench.store.run_folder import RunFolder
-    from seqbench.training.trainer import Interrupted
 
     request = shared_request(model, seed, shared, ablation=ablation, init=init, split=split)
     if ablations is not None:
@@ -90,12 +93,20 @@ def run(
     if dry_run:
         say(preview(plan, folder.path, as_json))
         return
-    try:
-        result = execute(plan, folder, runs, retry_failed)
-    except Interrupted:
-        draw([], folder, plan)
-        say(f"bench: stopped and saved in {folder.path}; the same command goes on from there", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    with keeping(partial(_kept, plan, folder, runs)):
+        try:
+            result = execute(plan, folder, runs, retry_failed)
+        except Stopped:
+            draw([], folder, plan)
+            raise
+        _show(result, plan, folder, as_json)
+
+
+def _show(result: dict[str, Any], plan: "RunPlan", folder: "RunFolder", as_json: bool) -> None:
+    from seqbench.edited_source import edited_since, what_to_do
+    from seqbench.report.run_plots import draw
+    from seqbench.rounding import made_otherwise
+
     for difference in made_otherwise(plan, folder):
         say(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
     for difference in edited_since(result):
@@ -112,6 +123,19 @@ def run(
         say(f"result: {folder.path / 'result.json'}{plots}")
     if result["status"] != "complete":
         sys.exit(EXIT_FAILED)
+
+
+def _kept(plan: "RunPlan", folder: "RunFolder", runs: Path) -> str:
+    """What is saved of a run, in words."""
+    from seqbench.store.run_folder import RunFolder
+    from seqbench.training.checkpoint import list_checkpoints, step_of
+
+    # An ablation at evaluation alone tests what another run trains.
+    for place in (folder.path, runs / plan.trained.folder_name):
+        saved = list_checkpoints(RunFolder(place).checkpoints)
+        if saved:
+            return f"saved in {place} at step {step_of(saved[-1])}"
+    return "before there was a checkpoint to go on from: the next command begins at step 0"
 
 
 def _run_ablations(

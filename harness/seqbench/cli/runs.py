@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ from seqbench.store.removal import remove_run, require_removable
 @click.option("--task", help="Only runs on this task.")
 @click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
 @click.option("--hash", "digits", metavar="DIGITS", help="Only runs whose hash begins with these digits.")
-@click.option("--remove", is_flag=True, help="Delete the listed runs, after asking.")
+@click.option("--remove", is_flag=True, help="Delete the listed runs, after asking; in a script, add --yes.")
 @click.option("--yes", is_flag=True, help="With --remove: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
@@ -95,6 +96,8 @@ def _remove(found: list[StoredRun], yes: bool) -> None:
     if not found:
         say("nothing to remove", err=True)
         return
+    if not yes and not sys.stdin.isatty():
+        raise RequestError(f"--remove asks before it deletes {_count(found)}, and nobody is there to answer; add --yes")
     if not yes and not click.confirm(f"delete {_count(found)}?", err=True):
         say("nothing removed", err=True)
         return

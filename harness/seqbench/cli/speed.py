@@ -1,7 +1,6 @@
 """`bench speed`: time and memory of models, or of operations, side by side."""
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,8 +12,9 @@ from seqbench.cli.command import Command
 from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.cli.numbers import LARGEST_BATCH, LARGEST_LENGTH, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_changes, parse_names
-from seqbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, RequestError
+from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.request import DEVICES, PRECISIONS
+from seqbench.stopping import Stopped, answer_noted, keeping
 from seqbench.variables import refuse_variables
 
 if TYPE_CHECKING:
@@ -105,16 +105,10 @@ def speed(as_json: bool, output: Path | None, **options: Any) -> None:
         raise RequestError(
             "give --models with names separated by commas or spaces, or --kernels; `bench list models` shows them"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        session, folder = _measure(options, output)
-    except KeyboardInterrupt:
-        say("bench: stopped before anything was measured", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    _print(session, folder, as_json)
-    if session.state != "complete":
-        say(f"bench: stopped; what was measured is in {folder}", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    session, folder = _measure(options, output)
+    with keeping(lambda: f"what was measured is in {folder}"):
+        _print(session, folder, as_json)
+        answer_noted()
     if any(record.state == "failed" for record in session.records):
         sys.exit(EXIT_FAILED)
 
@@ -149,10 +143,11 @@ def _measure(options: dict[str, Any], output: Path | None) -> tuple["Session", P
             write_json(folder / "speed.json", content)
 
         session = Session(header, device, options["repeats"], display, store)
-        try:
-            measured(session)
-        except KeyboardInterrupt:
-            session.interrupted()
+        with keeping(lambda: f"what was measured is in {folder}"):
+            try:
+                measured(session)
+            except Stopped:
+                session.interrupted()
     return session, folder
 
 

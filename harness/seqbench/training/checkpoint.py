@@ -41,7 +41,7 @@ def save_checkpoint(
         save_model(model, str(temporary / _MODEL))
         tensors, plain = _flatten_optimizers(optimizers)
         save_file(tensors, str(temporary / _OPTIMIZERS))
-        save_file(_random_states(), str(temporary / _RANDOM))
+        save_file(random_states(), str(temporary / _RANDOM))
         content = {"schema": SCHEMA, "optimizers": plain, "state": {**state, "step": step}}
         (temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
         (temporary / CHECKSUMS).write_text(checksums(temporary, _FILES), encoding="utf-8")
@@ -61,9 +61,12 @@ def keep_newest(folder: Path, number: int) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints, oldest first; neither what an interrupted write left behind nor what was set aside is among them."""
     found = {path: _NAME.fullmatch(path.name) for path in folder.glob("step-*") if path.is_dir()}
-    return sorted(
-        (path for path, match in found.items() if match), key=lambda path: int(path.name.removeprefix("step-"))
-    )
+    return sorted((path for path, match in found.items() if match), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many steps were done when it was saved."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def damaged_checkpoints(folder: Path) -> Iterator[DamagedFile]:
@@ -111,7 +114,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.O
         name = _OPTIMIZERS
         _restore_optimizers(optimizers, load_file(path / name), content["optimizers"])
         name = _RANDOM
-        _restore_random_states(load_file(path / name))
+        restore_random_states(load_file(path / name))
         return content["state"]
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise RequestError(
@@ -148,14 +151,16 @@ def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[s
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _random_states() -> dict[str, Tensor]:
+def random_states() -> dict[str, Tensor]:
+    """Of torch's generators, by device."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
 
-def _restore_random_states(states: dict[str, Tensor]) -> None:
+def restore_random_states(states: dict[str, Tensor]) -> None:
+    """Have torch's generators stand where they stood."""
     torch.set_rng_state(states["cpu"])
     for name, state in states.items():
         if name.startswith("cuda.") and torch.cuda.is_available():

@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 
 from seqbench.contracts import TaskPlugin
 from seqbench.errors import RequestError, RunFailure
+from seqbench.stopping import Stopped, answer_noted, answered, noted
 from seqbench.training.budget import TrainingBudget
-from seqbench.training.checkpoint import restore_newest, save_checkpoint
+from seqbench.training.checkpoint import random_states, restore_newest, restore_random_states, save_checkpoint
 from seqbench.training.data_order import DataOrderHash
 from seqbench.training.gradient_norms import group_by_module, module_gradient_norms
 from seqbench.training.gradients import GradientAccumulator
-from seqbench.training.interruption import Interruption
 from seqbench.training.matrices import Declared
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.progress import ProgressReporter
@@ -31,10 +31,6 @@ from seqbench.variables import hidden_variables
 
 # Steps at the beginning of a process in which memory is taken, kernels are chosen and code is compiled; not timed.
 UNTIMED_STEPS = 3
-
-
-class Interrupted(Exception):
-    """The user asked to stop; everything is in a checkpoint."""
 
 
 @dataclass
@@ -147,22 +143,22 @@ class Trainer:
         """Train until the budget is spent; `evaluate(step)` is called at the evaluation interval.
 
         Raises RunFailure("divergence") when the loss or the gradient is no longer finite (looked at once a line of the
-        log), and Interrupted after a checkpoint when the user asked to stop.
+        log), and Stopped after a checkpoint when a signal asks for it.
         """
         settings = self._settings
         self.model.train()
         interval = _Interval()
-        with Interruption() as interruption:
+        with noted() as is_to_stop:
             while not self.finished:
                 # After the checkpoint of the same step, so that a run that goes on from there evaluates once more and
                 # finds the random generators as they were.
                 if self.state.step and self._due(settings.evaluation_interval):
-                    evaluate(self.state.step)
+                    self._evaluate(evaluate)
                     interval = _Interval()
                 self._step(interval)
                 last = self._is_spent(interval)
                 # Asked once: a signal that comes later in this round is answered in the next one.
-                stop = interruption.requested and not last
+                stop = is_to_stop() and not last
                 save = stop or (self._due(settings.checkpoint_interval) and not last)
                 if save or last or self._due(settings.log_interval) or self._due(settings.evaluation_interval):
                     interval = self._report(interval, progress)
@@ -170,12 +166,23 @@ class Trainer:
                     self._save()
                     interval = _Interval()
                 if stop:
-                    raise Interrupted
+                    answer_noted()
         return self.state
 
     def save_final(self) -> None:
         """Checkpoint after the last step, so that a crash in the final evaluation costs no training."""
         self._save()
+
+    def _evaluate(self, evaluate: Callable[[int], None]) -> None:
+        """An evaluation may take long: a signal ends it, and the step before it is saved as it was."""
+        before = random_states()
+        try:
+            with answered():
+                evaluate(self.state.step)
+        except Stopped:
+            restore_random_states(before)
+            self._save()
+            raise
 
     def _step(self, interval: _Interval) -> None:
         settings, state = self._settings, self.state

@@ -46,9 +46,9 @@ class Bench:
         self.server.stdin.flush()
         return Finished(*json.loads(self.server.stdout.readline()))
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, stdin: int = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
         """A process that has just been started."""
-        return python("-m", "seqbench.cli", *arguments, folder=self.folder, **environment)
+        return python("-m", "seqbench.cli", *arguments, folder=self.folder, stdin=stdin, **environment)
 
     def fresh(self, *arguments: str, **environment: str) -> Finished:
         """As it is called, in a process started for it."""
@@ -65,7 +65,9 @@ class Bench:
         return [json.loads(line) for line in (self.folder / folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def python(*arguments: str, folder: Path | None = None, **environment: str) -> "subprocess.Popen[str]":
+def python(
+    *arguments: str, folder: Path | None = None, stdin: int = subprocess.PIPE, **environment: str
+) -> "subprocess.Popen[str]":
     """An interpreter with one thread, no GPU and the toy plugins."""
     paths = [environment.pop("PYTHONPATH", ""), str(SUPPORT), os.environ.get("PYTHONPATH", "")]
     variables = {
@@ -78,5 +80,5 @@ def python(*arguments: str, folder: Path | None = None, **environment: str) -> "
     }
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=folder, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, *arguments], cwd=folder, env=variables, stdin=stdin, stdout=pipe, stderr=pipe, text=True
     )

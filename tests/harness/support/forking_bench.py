@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from seqbench import preview, runner  # noqa: F401 (imported once, before any fork)
-from seqbench.cli import app, compare, listing, run, show  # noqa: F401
+from seqbench.cli import app, compare, listing, main, run, show  # noqa: F401
 from seqbench.report import plot, table, training_figure  # noqa: F401
 
 
@@ -35,7 +35,7 @@ def in_child(folder, arguments, environment, streams):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     sys.argv = ["bench", *arguments]
     try:
-        app.main()
+        main()
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except BaseException:

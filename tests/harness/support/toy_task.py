@@ -1,13 +1,16 @@
 """A toy task, named on the command line by dotted path: `toy_task:Recall`.
 
 The environment variable TOY_SIGNAL=SIGKILL@train:7 (or SIGINT@validation:1, SIGKILL@test:1) ends the process at a
-chosen place: before training batch 7 is made, or in the n-th evaluation of a split. TOY_REMOVE=train:7 removes the
-folder that TOY_STORE names there. TOY_PAUSE gives seconds to wait before every tenth batch.
+chosen place: before training batch 7 is made, or in the n-th evaluation of a split; SIGTERM@import:1 while this module
+is imported, SIGTERM@plan:1 while the run is planned. With TOY_WORKER, a process of its own is at work there.
+TOY_REMOVE=train:7 removes the folder that TOY_STORE names there. TOY_PAUSE gives seconds to wait before every tenth
+batch.
 """
 
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -67,6 +70,7 @@ class Recall(TaskPlugin[RecallSettings]):
 
     def __init__(self, config):
         super().__init__(config)
+        _maybe_signal("plan", 1)
         self._evaluations = Counter()
         self._rehearses = False
 
@@ -145,6 +149,12 @@ class RaisesInTest(Recall):
 def _maybe_signal(place, count):
     name, _, target = os.environ.get("TOY_SIGNAL", "").partition("@")
     if name and target == f"{place}:{count}":
+        if worker := os.environ.get("TOY_WORKER"):
+            with open(worker, "w") as file:
+                file.write(str(subprocess.Popen(["sleep", "600"]).pid))
         os.kill(os.getpid(), getattr(signal, name))
     if os.environ.get("TOY_REMOVE") == f"{place}:{count}":
         shutil.rmtree(os.environ["TOY_STORE"])
+
+
+_maybe_signal("import", 1)
