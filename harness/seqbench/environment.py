@@ -114,7 +114,8 @@ def _commit() -> str | None:
             text=True,
             timeout=10,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    # Without git, or without the right to start it. That no process is to be had says nothing about the tree.
+    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
         return None
     # A site-packages folder inside somebody else's repository is not ours.
     if commit.returncode != 0 or "site-packages" in root.parts:
@@ -141,6 +142,6 @@ def _processor() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         pass
     return platform.processor() or platform.machine()

@@ -64,6 +64,8 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
         repair(folder, describe(plan))
         finished = standing_result(plan, folder, runs, retry_failed)
         if finished is not None:
+            # The last one may have been stopped between the result and this.
+            forget_attempts(folder)
             return finished
         started = time.time()
         try:
@@ -369,15 +371,16 @@ def _explain(error: Exception, plan: RunPlan, folder: RunFolder) -> tuple[str, s
     """
     folder.require_held()
     message = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, RunFailure):
-        return error.reason, str(error)
     if is_out_of_memory(error):
         if others_hold_it(error, plan.device):
             raise Circumstance("memory-taken", message) from error
         return "out-of-memory", f"{message}; also with one sequence at a time: a smaller model or shorter sequences fit"
+    # A failure too may have been found because the system refused something.
     circumstance = circumstance_of(error)
     if circumstance is not None:
         raise circumstance from error
+    if isinstance(error, RunFailure):
+        return error.reason, str(error)
     write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
     return "error", f"{type(error).__name__}: {message} (see {folder.path / 'traceback.txt'})"
 

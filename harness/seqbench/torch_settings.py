@@ -48,7 +48,8 @@ def _write_deterministic(value: tuple[bool, bool]) -> None:
 
 def _write_default_device(device: torch.device) -> None:
     """None where that says the same: a device that was set, the CPU too, looks at every call of torch, which slows them
-    and cannot be compiled."""
+    and cannot be compiled.
+    """
     torch.set_default_device(None)
     if torch.get_default_device() != device:
         torch.set_default_device(device)

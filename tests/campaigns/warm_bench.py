@@ -177,7 +177,10 @@ def _content(path: Path) -> Any:
     if path.name == "comparison.json":
         # Its checksum covers clocks.
         return {**_without_clocks(json.loads(path.read_text())), "sha256": ""}
-    if path.name in ("result.json", "environment.json"):
+    if path.name == "environment.json":
+        # Its checksum covers the commit.
+        return {**_without_clocks(json.loads(path.read_text())), "sha256": ""}
+    if path.name == "result.json":
         return _without_clocks(json.loads(path.read_text()))
     if path.suffix in (".png", ".svg"):
         # Times of training are drawn nowhere; but the lines of a log that was cut in two are.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError, RunFailure
 from seqbench.kernels import requested_paths
@@ -124,10 +125,12 @@ def _try(name: str, exempt: Any, run: Callable[[], None]) -> Finding:
         return Finding(DECLARED, str(exempt[name]))
     try:
         run()
-    except ClauseFailure as failure:
-        return Finding(FAILED, failure.message)
     except Exception as error:
-        if name in _PLAIN_CALLS or is_out_of_memory(error):
+        if is_out_of_memory(error) or circumstance_of(error) is not None:
+            raise
+        if isinstance(error, ClauseFailure):
+            return Finding(FAILED, error.message)
+        if name in _PLAIN_CALLS:
             raise
         return Finding(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
     return Finding(PASSED)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Batch, Measurement, ModelPlugin, TaskPlugin
 from seqbench.nn import evaluation_mode
 from seqbench.store.files import json_line
@@ -55,7 +56,8 @@ class Diagnostics:
     def take(self, step: int) -> list[dict[str, Any]]:
         """Log what the plugin tells after `step`, as a line of kind "diagnostics", and return the measurements.
 
-        An error of the plugin becomes a line of kind "diagnostics-error" and costs no training. Random generators,
+        An error of the plugin becomes a line of kind "diagnostics-error" and costs no training; what the system refuses
+        is raised, since the measurements would be lacking for no reason of the run's. Random generators,
         gradients and training flags are left as they were, whatever the plugin does.
         """
         if type(self._plugin).diagnose is ModelPlugin.diagnose:
@@ -65,6 +67,8 @@ class Diagnostics:
             with _undisturbed(self._model, self._device), self._autocast():
                 measurements = _plain(self._plugin.diagnose(self._model, batch))
         except Exception as error:
+            if circumstance_of(error) is not None:
+                raise
             self._log(
                 {
                     "kind": "diagnostics-error",
