@@ -8,6 +8,7 @@ from typing import Any
 from seqbench.accounting import count_parameters, non_embedding
 from seqbench.contracts import ModelPlugin
 from seqbench.errors import RequestError
+from seqbench.meta_build import build_without_memory
 
 # Largest deviation that counts as matched: the fairness contract's.
 TOLERANCE = 0.02
@@ -136,10 +137,7 @@ def _deviation(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -
 
 
 def _count(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -> int:
-    import torch
-
-    with torch.device("meta"):
-        parameters = count_parameters(plugin, plugin.build(config))
+    parameters = count_parameters(plugin, build_without_memory(plugin, config))
     return sum(parameters.values()) if budget.total else non_embedding(parameters)
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from seqbench.accounting import parameter_bytes
 from seqbench.activations import saved_bytes
 from seqbench.errors import RequestError
+from seqbench.meta_build import build_without_memory
 from seqbench.plan import RunPlan
 
 # Copies of the weights that training holds: weights, gradients, and two moments of AdamW.
@@ -67,8 +68,7 @@ def estimate_memory(plan: RunPlan, model: PreTrainedModel) -> MemoryEstimate:
 def require_weights(plan: RunPlan, available: int) -> None:
     """Raise RequestError when the model alone is too large; nothing is allocated to find out."""
     try:
-        with torch.device("meta"):
-            model = plan.model.build(plan.model_config)
+        model = build_without_memory(plan.model, plan.model_config)
     except RequestError:
         raise
     except Exception:

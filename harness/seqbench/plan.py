@@ -24,6 +24,9 @@ from seqbench.training.budget import TrainingBudget
 from seqbench.training.settings import TrainerSettings
 from seqbench.variables import refuse_variables
 
+# File systems take 255 bytes; a hash, and what names a folder that is being made or removed, follow.
+_LONGEST_SLUG = 200
+
 # Behind an ablation's name: the model is trained whole and tested without the part.
 AT_EVALUATION = "@eval"
 
@@ -210,8 +213,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def slug(name: str) -> str:
-    """`name` with every run of characters other than letters, digits, dot, dash and underscore turned into one dash."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+    """`name` with every run of characters other than letters, digits, dot, dash and underscore turned into one dash.
+
+    Of a name that is too long for a folder, the beginning.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_SLUG].strip("-.") or "unnamed"
 
 
 def _choose_presets(

@@ -34,8 +34,8 @@ def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
     Raises RequestError when the run would not fit into memory, its folder cannot be written, its model fails a clause,
     or what follows training would fail.
     """
-    content = _content(plan, folder)
     require_place(folder)
+    content = _content(plan, folder)
     examine(plan, store=None)
     with tempfile.TemporaryDirectory() as place:
         rehearse_run(plan, Path(place))

@@ -20,6 +20,7 @@ from seqbench.result import failed, unfinished
 from seqbench.runner import record_failure
 from seqbench.standing import TIME_OUT, standing_result
 from seqbench.store.attempts import attempts, record_attempt
+from seqbench.variables import asked_threads
 
 # Seconds between two looks at the children.
 _POLL_SECONDS = 0.2
@@ -66,7 +67,7 @@ def places(jobs: int | None, device: str, budget_kind: str | None, threads: int 
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         devices = torch.cuda.device_count()
         return [Place({"CUDA_VISIBLE_DEVICES": str(index)}) for index in range(min(jobs or devices, devices))]
-    cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
+    cores = asked_threads() or _cores()
     if threads is not None:
         # Each run sets them for torch by its option; the variable is for other libraries.
         return [Place({"OMP_NUM_THREADS": str(threads)}) for _ in range(jobs or max(1, cores // threads))]

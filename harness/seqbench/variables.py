@@ -40,6 +40,9 @@ _HARMLESS = re.compile(
     r"|TORCH_LOGS|OMP_NUM_THREADS|OMP_DISPLAY_\w+"
 )
 
+# More than any machine has cores; libraries that are asked for ten times as many end the process.
+LARGEST_THREADS = 1024
+
 # What is hidden at present.
 _IGNORED: dict[str, str] = {}
 
@@ -71,7 +74,8 @@ def ignored_variables() -> dict[str, str]:
 
 
 def refuse_variables() -> None:
-    """Raise RequestError for a variable that changes the precision of products and cannot be overruled."""
+    """Raise RequestError for a variable that changes the precision of products and cannot be overruled, or is none."""
+    asked_threads()
     for name, harmless in _REFUSED.items():
         value = os.environ.get(name, "")
         if value.lower() not in ("", *map(str.lower, harmless)):
@@ -79,6 +83,24 @@ def refuse_variables() -> None:
                 f"{name}={value} in the environment changes the precision of products, which --precision is to decide;"
                 f" type: unset {name}"
             )
+
+
+def asked_threads() -> int | None:
+    """The threads that OMP_NUM_THREADS asks for, None where it does not.
+
+    Raises RequestError unless it is one number of threads that a machine may have: libraries make different things of
+    anything else.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not text:
+        return None
+    count = int(text) if re.fullmatch(r"\d{1,9}", text) else 0
+    if not 1 <= count <= LARGEST_THREADS:
+        raise RequestError(
+            f"OMP_NUM_THREADS={text} in the environment is no number of threads from 1 to {LARGEST_THREADS:,}; type:"
+            " unset OMP_NUM_THREADS, or one number"
+        )
+    return count
 
 
 def rounding_variables() -> dict[str, str]:

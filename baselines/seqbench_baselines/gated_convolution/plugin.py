@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis, check_settings, setting
+from seqbench.nn import LARGEST_DEPTH
 from seqbench_baselines.gated_convolution.modeling import GatedConvolutionConfig, GatedConvolutionForCausalLM
 
 
@@ -15,7 +16,7 @@ class GatedConvolutionSettings:
     vocab_size: int = setting(384, "token ids; follows from the task in a run", minimum=1)
     hidden_size: int = setting(64, "size of the residual stream", minimum=1)
     intermediate_size: int = setting(128, "width of the SwiGLU", minimum=1)
-    num_hidden_layers: int = setting(4, "layers", minimum=1)
+    num_hidden_layers: int = setting(4, "layers", minimum=1, maximum=LARGEST_DEPTH)
     filter_length: int = setting(
         512, "taps of a channel's filter: as published, as many as the task's longest sequence has tokens", minimum=2
     )

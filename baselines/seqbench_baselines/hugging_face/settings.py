@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
+from seqbench.nn import LARGEST_DEPTH
 from seqbench.suggestions import did_you_mean
 
 # Fields of this class that bear the name of a field of transformers' configs.
@@ -28,7 +29,7 @@ class HuggingFaceSettings:
     vocab_size: int = setting(384, "token ids; follows from the task in a run", minimum=1)
     hidden_size: int | None = setting(None, "size of the residual stream", minimum=1)
     intermediate_size: int | None = setting(None, "width of the feed-forward layers", minimum=1)
-    num_hidden_layers: int | None = setting(None, "layers", minimum=1)
+    num_hidden_layers: int | None = setting(None, "layers", minimum=1, maximum=LARGEST_DEPTH)
     num_attention_heads: int | None = setting(None, "query heads", minimum=1)
     num_key_value_heads: int | None = setting(None, "key/value heads", minimum=1)
     head_dim: int | None = setting(None, "size of an attention head", minimum=1)
@@ -57,6 +58,7 @@ class HuggingFaceSettings:
 def checked_overrides(settings: HuggingFaceSettings, config: PreTrainedConfig, label: str) -> dict[str, Any]:
     """The overrides, once every key is known to be a field of `config` that has no setting of its own."""
     overrides = settings.parsed_overrides()
+    require_depth(overrides, f"{label}: overrides")
     known = {*config.to_dict(), *config.attribute_map}
     for name in overrides:
         if name in (*SHAPE_FIELDS, "vocab_size"):
@@ -67,3 +69,15 @@ def checked_overrides(settings: HuggingFaceSettings, config: PreTrainedConfig, l
                 f"{did_you_mean(name, known)}"
             )
     return overrides
+
+
+def require_depth(fields: Any, owner: str) -> None:
+    """Raise RequestError when one of a config's fields, at any depth of nesting, counts more layers than any model has.
+
+    Many configs of transformers make a list of that length before anything can be looked at.
+    """
+    entries = fields.items() if isinstance(fields, dict) else enumerate(fields) if isinstance(fields, list) else ()
+    for name, value in entries:
+        if isinstance(value, int | float) and value > LARGEST_DEPTH and "layer" in str(name):
+            raise RequestError(f"{owner}: {name} is {value:,}; at most {LARGEST_DEPTH:,} layers are built")
+        require_depth(value, owner)

@@ -1,5 +1,7 @@
 """What stands behind the colon of `hf:...`: a model type, a folder, or a name on the hub."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from seqbench.errors import RequestError, first_line
 from seqbench.hub import checkpoint_folder, is_hub_id, require_reachable
 from seqbench.suggestions import did_you_mean
+from seqbench_baselines.hugging_face.settings import require_depth
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def resolve_source(text: str) -> ModelSource:
 
 
 def _checkpoint(folder: Path, label: str) -> ModelSource:
+    with suppress(OSError, ValueError):
+        require_depth(json.loads((folder / "config.json").read_bytes()), f"{label}: its config.json")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     # transformers raises errors of many kinds for a config that is damaged, foreign or beyond its version.

@@ -9,6 +9,7 @@ import torch
 
 from seqbench.contracts import ModelPlugin, WidthAxis, check_settings, setting
 from seqbench.errors import RequestError
+from seqbench.nn import LARGEST_DEPTH
 
 # transformers' defaults name the first tokens, which are ordinary bytes here.
 NO_SPECIAL_TOKENS: dict[str, Any] = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
@@ -20,7 +21,9 @@ class StateSpaceSettings:
 
     vocab_size: int = setting(384, "token ids; follows from the task in a run", minimum=1)
     hidden_size: int = setting(64, "size of the residual stream", minimum=1)
-    num_hidden_layers: int = setting(8, "blocks; as published, two stand for one transformer layer", minimum=1)
+    num_hidden_layers: int = setting(
+        8, "blocks; as published, two stand for one transformer layer", minimum=1, maximum=LARGEST_DEPTH
+    )
     expand: int = setting(2, "channels of the scan per unit of the hidden size", minimum=1)
     state_size: int = setting(16, "state per channel", minimum=1)
     conv_kernel: int = setting(4, "taps of the causal convolution before the scan", minimum=1)

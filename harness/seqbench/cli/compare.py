@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seqbench.cli.console import console
-from seqbench.cli.numbers import LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
+from seqbench.cli.numbers import LARGEST_SECONDS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import RequestError
 from seqbench.request import RunRequest
+from seqbench.variables import LARGEST_THREADS
 
 if TYPE_CHECKING:
     from seqbench.cli.grid import Report

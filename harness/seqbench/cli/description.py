@@ -4,11 +4,10 @@ import dataclasses
 import inspect
 from typing import Any
 
-import torch
-
 from seqbench.accounting import count_parameters, non_embedding
 from seqbench.contracts import ModelPlugin, TaskPlugin, describe_settings
 from seqbench.errors import RequestError
+from seqbench.meta_build import build_without_memory
 from seqbench.registry import find_model, find_task
 from seqbench.training.settings import TrainerSettings
 
@@ -39,8 +38,7 @@ def describe(name: str) -> dict[str, Any]:
 def _describe_model(plugin: ModelPlugin[Any], name: str) -> dict[str, Any]:
     presets = {}
     for preset, config in plugin.presets.items():
-        with torch.device("meta"):
-            parameters = count_parameters(plugin, plugin.build(config))
+        parameters = count_parameters(plugin, build_without_memory(plugin, config))
         size = f"{sum(parameters.values()):,} parameters, {non_embedding(parameters):,} non-embedding"
         presets[preset] = f"{size}; {_differences(config)}"
     return {

@@ -6,8 +6,6 @@ import click
 
 from seqbench.quantities import LARGEST_WHOLE, NotWhole, number, whole_number
 
-# More than any machine has cores; libraries that are asked for ten times as many end the process.
-LARGEST_THREADS = 1024
 # A hundred years: nobody waits longer, and a timer takes it.
 LARGEST_SECONDS = 100 * 366 * 24 * 3600.0
 # Of learning: the weights themselves are of the order of one.

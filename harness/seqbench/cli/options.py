@@ -1,5 +1,6 @@
 """Options that several commands share, and what the commands do with errors."""
 
+import errno
 import functools
 import json
 import os
@@ -15,9 +16,10 @@ import click
 from seqbench.changes import trainer_field
 from seqbench.circumstances import circumstance_of
 from seqbench.cli.console import say
-from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
+from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, Amount, Count
 from seqbench.errors import EXIT_FAILED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
+from seqbench.variables import LARGEST_THREADS
 
 Command = Callable[..., Any]
 
@@ -171,6 +173,11 @@ def friendly_errors(command: Command) -> Command:
             # Click knows what to do when nobody reads on.
             if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort | BrokenPipeError):
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                # Whatever option it came from: no file can have it.
+                refusal = RequestError(f"{error.filename}: {error.strerror}; type a shorter name")
+                _report(refusal, traceback, options, {"status": refusal.status})
+                sys.exit(EXIT_WRONG_REQUEST)
             circumstance = circumstance_of(error)
             if circumstance is None:
                 _report(error, traceback, options, {"status": "error"})

@@ -10,12 +10,12 @@ import click
 
 from seqbench.cli.command import Command
 from seqbench.cli.console import FILE_WIDTH, console, say
-from seqbench.cli.numbers import LARGEST_BATCH, LARGEST_LENGTH, LARGEST_SECONDS, LARGEST_THREADS, Amount, Count
+from seqbench.cli.numbers import LARGEST_BATCH, LARGEST_LENGTH, LARGEST_SECONDS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_changes, parse_names
 from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.request import DEVICES, PRECISIONS
 from seqbench.stopping import Stopped, answer_noted, keeping
-from seqbench.variables import refuse_variables
+from seqbench.variables import LARGEST_THREADS, refuse_variables
 
 if TYPE_CHECKING:
     from seqbench.speed.session import Session

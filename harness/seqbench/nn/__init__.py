@@ -31,6 +31,7 @@ from seqbench.nn.modes import evaluation_mode
 from seqbench.nn.padding import RowPacking, pack_rows
 from seqbench.nn.rotary import apply_rotary, rotary_tables
 from seqbench.nn.settings import (
+    LARGEST_DEPTH,
     DecoderSettings,
     at_width,
     attended_pairs,
@@ -42,6 +43,7 @@ from seqbench.nn.settings import (
 from seqbench.nn.state import CarriedState
 
 __all__ = [
+    "LARGEST_DEPTH",
     "STATE_NAME",
     "STATE_NAMES",
     "Attention",

@@ -7,6 +7,9 @@ from typing import TypeVar
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
 
+# Layers, ten times as many as the deepest decoder that was published; above that a number is mistyped.
+LARGEST_DEPTH = 10_000
+
 
 @dataclass(frozen=True)
 class DecoderSettings:
@@ -15,7 +18,7 @@ class DecoderSettings:
     vocab_size: int = setting(384, "token ids; follows from the task in a run", minimum=1)
     hidden_size: int = setting(64, "size of the residual stream", minimum=1)
     intermediate_size: int = setting(128, "width of the SwiGLU", minimum=1)
-    num_hidden_layers: int = setting(4, "layers", minimum=1)
+    num_hidden_layers: int = setting(4, "layers", minimum=1, maximum=LARGEST_DEPTH)
     num_attention_heads: int = setting(2, "query heads", minimum=1)
     num_key_value_heads: int = setting(2, "key/value heads; divides the query heads", minimum=1)
     head_dim: int = setting(32, "size of a head, even; heads x size may differ from the hidden size", minimum=2)

@@ -14,6 +14,7 @@ from seqbench.accounting import count_parameters, non_embedding, parameter_bytes
 from seqbench.contracts import ModelPlugin, with_settings
 from seqbench.errors import RequestError
 from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters, require_unsolved
+from seqbench.meta_build import build_without_memory
 from seqbench.registry import find_model
 from seqbench.suggestions import did_you_mean
 
@@ -102,8 +103,7 @@ def require_weights(subjects: Sequence[Subject], available: int, copies: int) ->
     needed = 0
     for subject in subjects:
         try:
-            with torch.device("meta"):
-                needed += copies * parameter_bytes(subject.plugin.build(subject.config))
+            needed += copies * parameter_bytes(build_without_memory(subject.plugin, subject.config))
         except RequestError:
             raise
         except Exception:

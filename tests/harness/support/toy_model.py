@@ -1,6 +1,7 @@
 """Toy model plugins, named on the command line by dotted path: `toy_model:Neighbour` and its misbehaving variants."""
 
 import dataclasses
+import itertools
 import os
 import signal
 from dataclasses import dataclass
@@ -158,6 +159,13 @@ class ShortSighted(Neighbour):
 class RaisesInBuild(Neighbour):
     def build(self, config):
         raise ArithmeticError("no such architecture")
+
+
+class Endless(Neighbour):
+    def build(self, config):
+        model = super().build(config)
+        for number in itertools.count():
+            model.register_parameter(f"layer_{number}", nn.Parameter(torch.empty(1)))
 
 
 class RaisesInAccounting(Neighbour):
