@@ -83,7 +83,7 @@ def test_an_absurd_number_is_refused_quickly_and_nothing_is_made(bench, checkpoi
     assert told.lower() in " ".join(finished.err.split()).lower()
     assert "Traceback" not in finished.err
     assert sorted(bench.folder.rglob("*")) == before
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("command", [(*RUN, "--dry-run"), (*COMPARE, "--dry-run"), SPEED])
