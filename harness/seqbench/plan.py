@@ -51,6 +51,7 @@ class RunPlan:
         kernels: the request for paths of kernels, checked; "" for none.
         threads: that the CPU was asked to compute with; None for torch's choice.
         allow_unchecked: whether a model that fails a clause that scores rest on is run all the same, and marked.
+        remarks: what was decided for the user, to be told when the command is carried out.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -73,6 +74,7 @@ class RunPlan:
     kernels: str = ""
     threads: int | None = None
     allow_unchecked: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -167,7 +169,7 @@ def resolve(request: RunRequest) -> RunPlan:
         match = _match(request, model, model_config, parameter_budget)
         model_config = match.config
     ablation, model_config, tested_config = _apply_ablation(request, model, model_config)
-    trainer = _trainer_settings(request, task, task_preset, changes["trainer"])
+    trainer, remarks = _trainer_settings(request, task, task_preset, changes["trainer"])
     if trainer.steps == 0 and "steps" not in changes["trainer"]:
         _require_weights(request, model)
     device, kernels = choose_device(request.device), asked_paths(request.kernels)
@@ -192,6 +194,7 @@ def resolve(request: RunRequest) -> RunPlan:
         kernels=kernels,
         threads=request.threads,
         allow_unchecked=request.allow_unchecked,
+        remarks=remarks,
     )
 
 
@@ -293,13 +296,36 @@ def _require_weights(request: RunRequest, model: ModelPlugin[Any]) -> None:
 
 def _trainer_settings(
     request: RunRequest, task: TaskPlugin[Any], preset: TaskPreset[Any], changes: Mapping[str, str]
-) -> TrainerSettings:
+) -> tuple[TrainerSettings, tuple[str, ...]]:
     if task.trains:
-        return with_settings(dataclasses.replace(TrainerSettings(), **preset.trainer), changes, "the trainer")
+        return _with_fitting_warm_up(dataclasses.replace(TrainerSettings(), **preset.trainer), changes)
     if changes or request.budget_kind is not None:
         given = f"--set {next(iter(changes))}" if changes else f"--{request.budget_kind}"
         raise RequestError(f"task {request.task} trains nothing; leave {given} out")
-    return TrainerSettings(steps=0, warmup_steps=0)
+    return TrainerSettings(steps=0, warmup_steps=0), ()
+
+
+def _with_fitting_warm_up(
+    preset: TrainerSettings, changes: Mapping[str, str]
+) -> tuple[TrainerSettings, tuple[str, ...]]:
+    """The preset's settings with the changes, and what is to be told: fewer steps have a shorter warm-up.
+
+    It shrinks in proportion, unless the changes name it.
+    """
+    if "warmup_steps" in changes or "steps" not in changes:
+        return with_settings(preset, changes, "the trainer"), ()
+    # With no warm-up, no number of steps is too small to be looked at.
+    steps = with_settings(dataclasses.replace(preset, warmup_steps=0), changes, "the trainer").steps
+    if not 0 < steps < preset.steps:
+        return with_settings(preset, changes, "the trainer"), ()
+    warm_up = min(steps - 1, round(preset.warmup_steps * steps / preset.steps))
+    settings = with_settings(preset, {**changes, "warmup_steps": f"{warm_up}"}, "the trainer")
+    if warm_up == preset.warmup_steps:
+        return settings, ()
+    return settings, (
+        f"warmup_steps is {warm_up} for {steps:,} steps, in proportion to {preset.warmup_steps:,} for"
+        f" {preset.steps:,}; --set warmup_steps=N sets it",
+    )
 
 
 def _training_budget(request: RunRequest, trainer: TrainerSettings, changes: Mapping[str, str]) -> TrainingBudget:

@@ -219,7 +219,7 @@ def _check_contract(target: Any, path: str, contract: type) -> Any:
 def _construct(plugin_class: Any, name: str, *arguments: str) -> ModelPlugin[Any]:
     wanted = takes_argument(plugin_class)
     if wanted and not arguments:
-        raise RequestError(f"model {name!r} needs an argument: type {name}:<argument>; `bench show {name}` says which")
+        raise RequestError(f"model {name!r} needs an argument, as {name}:<argument>; it is {plugin_class.summary}")
     if arguments and not wanted:
         raise RequestError(f"model {name.partition(':')[0]!r} takes no argument after a colon")
     try:

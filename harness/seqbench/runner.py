@@ -31,6 +31,7 @@ from seqbench.soundness.gate import Examination
 from seqbench.standing import TRAINING_FAILED, standing_result
 from seqbench.stopping import noted
 from seqbench.store.attempts import forget_attempts, record_attempt
+from seqbench.store.elsewhere import remember
 from seqbench.store.files import finite, write_folder_atomically, write_json_lines, write_text
 from seqbench.store.records import EvaluationRecords
 from seqbench.store.repair import repair
@@ -66,6 +67,7 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
         if finished is not None:
             # The last one may have been stopped between the result and this.
             forget_attempts(folder)
+            remember(runs, folder.path)
             return finished
         started = time.time()
         try:
@@ -74,9 +76,11 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
             raise
         except Exception as error:
             _enter(plan, folder)
+            remember(runs, folder.path)
             result = failed(plan, {}, *_explain(error, plan, folder))
         else:
             differences = _enter(plan, folder)
+            remember(runs, folder.path)
             folder.remove_result()
             result = _attempt(plan, prepared, folder, differences)
         result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

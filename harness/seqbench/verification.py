@@ -57,6 +57,7 @@ def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None, trust_
     Raises RequestError when there is no finished run of the installed version, its files cannot be read, or kernels
     cannot follow the request.
     """
+    _require_model(folder, runs)
     plan, result = stored_plan(folder, trust_plugins=trust_plugins), folder.read_result()
     if result is None:
         raise RequestError(f"{folder.path} holds a run that is not finished; its command goes on")
@@ -83,6 +84,20 @@ def verify_run(folder: RunFolder, runs: Path, kernels: str | None = None, trust_
         *_compare_measurements(result["measurements"], evaluation.measurements, exact),
         _equal("order of the training data", result["data_order_sha256"], _data_order(plan, result)),
     ]
+
+
+def _require_model(folder: RunFolder, runs: Path) -> None:
+    """Raise RequestError for a complete run without weights, before its model is looked for, perhaps on a hub."""
+    result = folder.read_result() if folder.read_run() is not None else None
+    if result is None or result["status"] != "complete":
+        return
+    trained = RunFolder(runs / result["trained_in"]) if "trained_in" in result else folder
+    if not trained.model.is_dir():
+        digits = (trained.named_by() or result["hash"])[:8]
+        raise RequestError(
+            f"{trained.path} has no folder model/, and without its weights nothing can be measured again; to make them"
+            f" again, type bench runs --hash {digits} --remove, and then the run's command"
+        )
 
 
 def _files(folder: RunFolder, trained: RunFolder) -> Finding:

@@ -1,7 +1,7 @@
 """`bench compare`: several models on one task, over seeds."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import click
 
 from seqbench.cli.console import console
 from seqbench.cli.numbers import LARGEST_SECONDS, Amount, Count
-from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
+from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request, tell_remarks
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import RequestError
 from seqbench.request import RunRequest
@@ -97,7 +97,8 @@ def compare(
     First the plan is printed: sizes, runs, FLOPs, time and disk; --dry-run stops there. Runs and trials that are stored
     already are not repeated; a model that fails is reported and the others go on. `--set MODEL.FIELD=VALUE` changes a
     field of one of the compared models. A search chooses for whole models; without a part they are trained with the
-    point that was found for the whole one. With --json the content of comparison.json is printed.
+    point that was found for the whole one. With --json the content of comparison.json is printed, with --dry-run the
+    plan.
     """
     from seqbench.cli.grid import Destination, carry_out, print_runs, saying_what_is_done
     from seqbench.comparison import columns, grid_folder, grid_run, plan_grid
@@ -138,10 +139,11 @@ def compare(
     to_do = grid if is_searching else missing(grid, runs, retry_failed, time_limit)
     if to_do:
         require_place(output or runs)
-    _print_plan(grid, to_do, outlook, is_searching, len(where), stderr=not dry_run)
+    tell_remarks([cell.plan for cell in grid])
+    known = _print_plan(grid, to_do, outlook, is_searching, len(where), stderr=as_json or not dry_run)
     if dry_run:
         # The folders of the final runs follow from what the search finds.
-        print_runs([] if is_searching else grid)
+        print_runs([] if is_searching else grid, as_json, known)
         return
     if search is not None and is_searching:
         choices = search.carry_out(run_trials)
@@ -219,16 +221,19 @@ def _print_plan(
     is_searching: bool,
     jobs: int,
     stderr: bool,
-) -> None:
-    """What is left to do; sizes and times are found out only where something is."""
+) -> Mapping[str, Any]:
+    """Print what is left to do, and return it as plain data; sizes and times are found out only where something is."""
     from seqbench.grid_estimate import estimate_models
     from seqbench.report.plan import Work, nothing_to_do, plan_report
 
     if not to_do:
-        console(stderr).print(nothing_to_do(len(grid), outlook))
-        return
+        document = nothing_to_do(len(grid), outlook)
+        console(stderr).print(document)
+        return document.data
     counts: dict[str, int] = {}
     for cell in to_do:
         counts[cell.plan.label] = counts.get(cell.plan.label, 0) + 1
     ablated = {cell.plan.label: cell.plan.model_name for cell in grid if cell.request.ablation and is_searching}
-    console(stderr).print(plan_report(estimate_models(grid), Work(len(grid), counts, jobs, outlook, ablated)))
+    document = plan_report(estimate_models(grid), Work(len(grid), counts, jobs, outlook, ablated))
+    console(stderr).print(document)
+    return document.data

@@ -58,8 +58,20 @@ class Destination:
     is_asked_for: bool
 
 
-def print_runs(grid: Sequence[GridRun]) -> None:
-    """The runs of a grid, without running them."""
+def print_runs(grid: Sequence[GridRun], as_json: bool, known: Mapping[str, Any] | None = None) -> None:
+    """The runs of a grid, without running them; as JSON, with what else is `known` of the plan."""
+    if as_json:
+        runs = [
+            {
+                "model": cell.plan.label,
+                "seed": cell.plan.seed,
+                "hash": cell.plan.run_hash,
+                "folder": str(cell.folder.path),
+            }
+            for cell in grid
+        ]
+        click.echo(json.dumps(finite({**(known or {}), "runs": runs}), indent=2))
+        return
     for cell in grid:
         say(f"{cell.plan.label}  seed {cell.plan.seed}  {cell.folder.path}")
 

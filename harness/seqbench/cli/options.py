@@ -6,10 +6,10 @@ import json
 import os
 import sys
 import traceback as traceback_module
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, Amount, Count
 from seqbench.errors import EXIT_FAILED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
 from seqbench.request import DEVICES, PRECISIONS, RunRequest
 from seqbench.variables import LARGEST_THREADS
+
+if TYPE_CHECKING:
+    from seqbench.plan import RunPlan
 
 Command = Callable[..., Any]
 
@@ -145,6 +148,12 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
         threads=options["threads"],
         **others,
     )
+
+
+def tell_remarks(plans: "Iterable[RunPlan]") -> None:
+    """Say what was decided for the user, once for all plans that it was decided for."""
+    for remark in dict.fromkeys(remark for plan in plans for remark in plan.remarks):
+        say(f"bench: {remark}", err=True)
 
 
 def tell_broken_kernels() -> None:

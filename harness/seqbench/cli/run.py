@@ -1,6 +1,7 @@
 """`bench run`: one model on one task."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 from seqbench.cli.console import console, say
 from seqbench.cli.numbers import Count
-from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request
+from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request, tell_remarks
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.request import SPLITS, RunRequest
@@ -73,6 +74,7 @@ def run(
 
     The same command again prints the stored result, or goes on where an interrupted run stopped.
     """
+    _require_one(model, shared["task"])
     from seqbench.environment import tune_allocator, use_threads
 
     tune_allocator()
@@ -89,6 +91,7 @@ def run(
         _run_ablations(request, ablations, output, runs, dry_run, retry_failed, as_json)
         return
     plan = resolve(request)
+    tell_remarks([plan])
     folder = RunFolder(output or runs / plan.folder_name)
     if dry_run:
         say(preview(plan, folder.path, as_json))
@@ -100,6 +103,16 @@ def run(
             draw([], folder, plan)
             raise
         _show(result, plan, folder, as_json)
+
+
+def _require_one(model: str, task: str) -> None:
+    """Raise RequestError for several models; a path may have commas and spaces in it."""
+    names = parse_names(model)
+    if len(names) > 1 and os.sep not in model:
+        raise RequestError(
+            f"--model takes one model, not {model!r}; for several type: bench compare --models {','.join(names)}"
+            f" --task {task}"
+        )
 
 
 def _show(result: dict[str, Any], plan: "RunPlan", folder: "RunFolder", as_json: bool) -> None:
@@ -152,9 +165,10 @@ def _run_ablations(
     if not chosen:
         raise RequestError("--ablations takes names separated by commas, or all; `bench show MODEL` lists them")
     grid = plan_ablations(request, chosen, runs)
+    tell_remarks([cell.plan for cell in grid])
     if dry_run:
         require_place(output or runs)
-        print_runs(grid)
+        print_runs(grid, as_json)
         return
     destination = Destination(output or grid_folder(grid, runs, "ablations"), output is not None)
     where = places(None, request.device, request.budget_kind, request.threads)

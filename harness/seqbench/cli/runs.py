@@ -13,6 +13,7 @@ from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.store.catalogue import STATES, StoredRun, stored_runs
+from seqbench.store.elsewhere import forget
 from seqbench.store.removal import remove_run, require_removable
 
 
@@ -55,9 +56,9 @@ def list_runs(
         rows = [{**dataclasses.asdict(run), "folder": str(run.folder)} for run in found]
         click.echo(json.dumps(rows, indent=2))
     else:
-        console().print(_listing(found))
+        console().print(_listing(store, found))
     if remove:
-        _remove(found, yes)
+        _remove(store, found, yes)
 
 
 def _matches(run: StoredRun, field: str, value: str) -> bool:
@@ -66,21 +67,38 @@ def _matches(run: StoredRun, field: str, value: str) -> bool:
     return held == value or (field == "model" and held.startswith(f"{value} ("))
 
 
-def _listing(found: list[StoredRun]) -> Document:
+def _listing(store: Path, found: list[StoredRun]) -> Document:
     headings = ("hash", "task", "model", "seed", "state", "trained", "size", "")
     rows = [
-        Row((run.hash, run.task, run.model, f"{run.seed}", run.state, _trained(run), _size(run.bytes), run.detail))
+        Row(
+            (
+                run.hash,
+                run.task,
+                run.model,
+                f"{run.seed}",
+                run.state,
+                _trained(run),
+                _size(run.bytes),
+                _detail(store, run),
+            )
+        )
         for run in found
     ]
     total = Line(f"{_count(found)}, {_size(sum(run.bytes for run in found))}")
     return Document([Sheet("", headings, rows, left=(0, 1, 4), prose=(2, 5, 7)), total] if found else [total])
 
 
+def _detail(store: Path, run: StoredRun) -> str:
+    """What is known besides; of a run that --output has put elsewhere, the folder too."""
+    elsewhere = run.folder.parent.parent != store
+    return "; ".join([*filter(None, [run.detail]), *([f"in {run.folder}"] if elsewhere else [])])
+
+
 def _trained(run: StoredRun) -> str:
     return f"{run.progress:.0%} of {run.budget}"
 
 
-def _remove(found: list[StoredRun], yes: bool) -> None:
+def _remove(store: Path, found: list[StoredRun], yes: bool) -> None:
     at_work = [run for run in found if run.state == "running"]
     if at_work:
         raise RequestError(f"{at_work[0].folder} is running; stop it first, or leave it out with --state or --hash")
@@ -103,6 +121,7 @@ def _remove(found: list[StoredRun], yes: bool) -> None:
         return
     for run in found:
         remove_run(run.folder)
+        forget(store, run.folder)
     say(f"removed {_count(found)}", err=True)
 
 

@@ -18,20 +18,28 @@ from seqbench.visible import visible
 
 @click.command(cls=Command)
 @click.argument("name")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder that keeps all runs, for the hash or name of one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--reload", "renew", is_flag=True, help="Ask the plugin again instead of remembering what it said.")
 @friendly_errors
-def show(name: str, as_json: bool, renew: bool) -> None:
-    """Show a model, a task, "trainer", or the folder of a stored run.
+def show(name: str, runs: Path, as_json: bool, renew: bool) -> None:
+    """Show a model, a task, "trainer", or a stored run: its folder, its hash or its name.
 
     For plugins: every field that --set can change, with its default, and the presets.
     """
     from seqbench.registry import installed
+    from seqbench.store.lookup import find_run, is_meant
 
     out = console()
     # A folder that happens to have the name of a plugin does not hide it.
-    if Path(name).is_dir() and name not in installed():
-        _show_run(name, as_json, out)
+    if name not in {*installed(), "trainer"} and is_meant(name, runs):
+        _show_run(str(find_run(name, runs)), as_json, out)
         return
     content = _description(name, renew)
     if as_json:

@@ -14,7 +14,7 @@ from seqbench.errors import EXIT_FAILED
 
 
 @click.command(cls=Command)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option(
     "--runs",
     type=click.Path(path_type=Path),
@@ -30,8 +30,10 @@ from seqbench.errors import EXIT_FAILED
 @click.option("--trust-plugins", is_flag=True, help="Import plugins that the run names from the working folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
-def verify(run: Path, runs: Path, kernels: str | None, trust_plugins: bool, as_json: bool) -> None:
+def verify(run: str, runs: Path, kernels: str | None, trust_plugins: bool, as_json: bool) -> None:
     """Test the stored model of a finished RUN again and say whether its figures hold.
+
+    RUN is its folder, or its hash or name as `bench runs` tells them.
 
     Also looked at: parameters, and the hash of the training data. Exit code 1 when anything differs by more than
     rounding does.
@@ -40,10 +42,11 @@ def verify(run: Path, runs: Path, kernels: str | None, trust_plugins: bool, as_j
 
     tune_allocator()
     from seqbench.report.document import Row, Sheet
+    from seqbench.store.lookup import find_run
     from seqbench.store.run_folder import RunFolder
     from seqbench.verification import verify_run
 
-    findings = verify_run(RunFolder(run), runs, kernels, trust_plugins)
+    findings = verify_run(RunFolder(find_run(run, runs)), runs, kernels, trust_plugins)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -1,5 +1,6 @@
 """What a comparison is going to do, as a table."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,15 +49,22 @@ def plan_report(estimates: Sequence[ModelEstimate], work: Work) -> Document:
     ]
     parts += [Line(text, "yellow") for text in _unmatched(known)]
     parts += [Line(f"{label} takes the point that is found for {whole}") for label, whole in work.borrowed.items()]
-    return Document([*parts, Line(_runs(work)), Line(_costs(known, work))])
+    trials = {estimate.label: work.trials(estimate.label) for estimate in estimates}
+    data = {
+        "models": [dataclasses.asdict(estimate) for estimate in estimates],
+        "to_do": dict(work.missing),
+        "trials_to_do": {label: sum(shares.values()) for label, shares in trials.items()},
+        "side_by_side": work.jobs,
+    }
+    return Document([*parts, Line(_runs(work)), Line(_costs(known, work))], data)
 
 
-def nothing_to_do(runs: int, outlook: Outlook | None) -> Line:
+def nothing_to_do(runs: int, outlook: Outlook | None) -> Document:
     """That all of a comparison is stored, the trials of its search included."""
     choices = outlook.choices if outlook is not None else None
     trials = sum(len(choice.trials) for choice in choices or ())
     found = _counted(runs, "run") + (f" and {_counted(trials, 'trial')} of the search" if trials else "")
-    return Line(f"nothing to do, all is stored: {found}")
+    return Document([Line(f"nothing to do, all is stored: {found}")], {"to_do": {}, "trials_to_do": {}})
 
 
 def _sizes(estimates: Sequence[ModelEstimate]) -> Sheet:

@@ -11,6 +11,7 @@ from seqbench.errors import RequestError
 from seqbench.store import names
 from seqbench.store.attempts import attempts, in_words
 from seqbench.store.damage import DamagedFile, ForeignFile, tell
+from seqbench.store.elsewhere import remembered
 from seqbench.store.forms import LOG_LINE
 from seqbench.store.log import missing_steps
 from seqbench.store.reader import open_file, parse
@@ -56,18 +57,27 @@ class StoredRun:
 
 
 def stored_runs(runs: Path) -> Iterator[StoredRun]:
-    """Every run below `runs`, in order of folders. Raises RequestError when there is no such folder.
+    """Every run of the store `runs`. Raises RequestError when there is no such folder.
 
     Removals that were killed are finished on the way.
+    """
+    for folder in run_folders(runs):
+        run = _describe(folder)
+        if run is not None:
+            yield run
+
+
+def run_folders(runs: Path) -> Iterator[Path]:
+    """What may be folders of runs: those below `runs`, in order, then those that `--output` has put elsewhere.
+
+    Raises RequestError when there is no folder `runs`.
     """
     if not runs.is_dir():
         raise RequestError(f"there is no folder {runs}; name the store with --runs")
     for place in _folders(runs):
         finish_removals(place)
-        for folder in _folders(place):
-            run = _describe(folder)
-            if run is not None:
-                yield run
+        yield from _folders(place)
+    yield from remembered(runs)
 
 
 def last_training_line(folder: Path) -> dict[str, Any] | None:
