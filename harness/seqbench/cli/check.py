@@ -16,9 +16,11 @@ from seqbench.report.document import Row, Sheet
 from seqbench.visible import visible
 
 if TYPE_CHECKING:
-    from seqbench.testing import Report
+    from seqbench.testing import Outcome, Report
 
-_COLOURS = {"passed": "", "failed": "red", "declared": "yellow"}
+_COLOURS = {"passed": "", "failed": "red", "declared": "yellow", "not reached": "dim"}
+# Of what a plugin printed in a clause that fails, the lines that are shown.
+_LAST_LINES = 5
 
 
 @click.command(cls=Command)
@@ -32,11 +34,24 @@ _COLOURS = {"passed": "", "failed": "red", "declared": "yellow"}
     metavar="task.FIELD=VALUE",
     help="Change a field of a task's config, such as where its data lies; may be repeated.",
 )
+@click.option(
+    "--clause",
+    "clauses",
+    multiple=True,
+    metavar="NAME",
+    help="Run this clause and what it rests on; may be repeated.  [default: all]",
+)
 @kernels_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @friendly_errors
 def check(
-    name: str, preset: str | None, kind: str | None, changes: tuple[str, ...], kernels: str | None, as_json: bool
+    name: str,
+    preset: str | None,
+    kind: str | None,
+    changes: tuple[str, ...],
+    clauses: tuple[str, ...],
+    kernels: str | None,
+    as_json: bool,
 ) -> None:
     """Hold a model or a task to the contract of plugins, clause by clause.
 
@@ -45,10 +60,11 @@ def check(
     A small instance is built on the CPU and tried: whether a prediction depends on later tokens, whether a sequence
     fed in chunks gives the same logits, whether padding is inert, whether the declared parameters, FLOPs and state
     bytes are those that are found, and so on; for a task, whether the same arguments give the same batch, whether an
-    evaluation repeats, and so on. All clauses are run, whatever fails. A plugin may declare clauses that it does not
-    fulfil (`exemptions`); they are shown with its reason.
+    evaluation repeats, and so on. A clause that says nothing as long as another one fails, whose reason it would fail
+    for, is "not reached". A plugin may declare clauses that it does not fulfil (`exemptions`); they are shown with its
+    reason. What the plugin prints is counted, and the end of it shown for clauses that fail.
 
-    Exit code 0: every clause is fulfilled or declared. 1: a clause fails. 2: there is no such plugin or preset.
+    Exit code 0: every clause is fulfilled or declared. 1: a clause fails. 2: there is no such plugin, preset or clause.
 
     The same from pytest: seqbench.testing.check_model_plugin and check_task_plugin.
     """
@@ -57,7 +73,9 @@ def check(
     if (kind or _kind_of(name)) == "task":
         if kernels is not None:
             raise RequestError(f"--kernels is for models, and {name} is a task; leave it out")
-        report = examine_task_plugin(name, preset=preset, changes=_of_task(parse_changes(changes)))
+        report = examine_task_plugin(
+            name, preset=preset, clauses=clauses or None, changes=_of_task(parse_changes(changes))
+        )
     elif changes:
         raise RequestError(f"--set changes fields of a task, and {name} is a model; name one of its presets")
     else:
@@ -70,7 +88,7 @@ def check(
         paths = asked_paths(kernels)
         check_request(paths, torch.device("cpu"))
         with requested_paths(paths):
-            report = examine_model_plugin(name, preset=preset)
+            report = examine_model_plugin(name, preset=preset, clauses=clauses or None)
     tracebacks = click.get_current_context().params["traceback"]
     if as_json:
         click.echo(json.dumps(_as_data(report), indent=2))
@@ -142,10 +160,21 @@ def _print(report: "Report", tracebacks: bool) -> None:
         rows.append(Row((outcome.clause, outcome.state, outcome.message or outcome.rule), style))
     shown.print(Sheet("", ("clause", "", "what was found, or the rule that is kept"), rows, left=(0, 1), prose=(2,)))
     for outcome in report.failures:
-        for line in (outcome.hint, outcome.traceback if tracebacks else ""):
-            if line:
-                shown.print(visible(f"{outcome.clause}: {line}"), markup=False, highlight=False, soft_wrap=True)
+        for line in _explanation(outcome, tracebacks):
+            shown.print(visible(f"{outcome.clause}: {line}"), markup=False, highlight=False, soft_wrap=True)
     failed = ", ".join(outcome.clause for outcome in report.failures)
-    shown.print(f"{len(report.failures)} of {len(report.outcomes)} clauses fail" + (f": {failed}" if failed else ""))
+    missed = f"; {len(report.not_reached)} were not reached" if report.not_reached else ""
+    shown.print(
+        f"{len(report.failures)} of {len(report.outcomes)} clauses fail{f': {failed}' if failed else ''}{missed}"
+    )
+    if report.printed_lines:
+        shown.print(f"the plugin printed {report.printed_lines} lines, which are not shown here; --json has them")
     if not tracebacks and any(outcome.traceback for outcome in report.failures):
         shown.print("the same command with --traceback shows where errors were raised")
+
+
+def _explanation(outcome: "Outcome", tracebacks: bool) -> list[str]:
+    """What is said of a failure under the table: its usual cause, the author's line, the end of what was printed."""
+    lines = [outcome.hint, f"at {outcome.place}" if outcome.place else "", outcome.traceback if tracebacks else ""]
+    lines += [f"printed: {line}" for line in outcome.output.splitlines()[-_LAST_LINES:]]
+    return [line for line in lines if line]

@@ -7,9 +7,9 @@ from seqbench.contracts import ModelPlugin, TaskPlugin
 from seqbench.errors import RequestError
 from seqbench.registry import find_model, find_task
 from seqbench.suggestions import did_you_mean
-from seqbench.testing.clause import examine
 from seqbench.testing.model.clauses import MODEL_CLAUSES
 from seqbench.testing.model.subject import ModelSubject
+from seqbench.testing.order import examine_in_order
 from seqbench.testing.report import Report
 from seqbench.testing.task.clauses import TASK_CLAUSES
 from seqbench.testing.task.subject import TaskSubject
@@ -26,7 +26,7 @@ def check_model_plugin(
     Args:
         plugin: a name as on the command line ("package.module:Class" included), a plugin class, or an instance.
         preset: the preset to examine; None is the plugin's default one, which should be small.
-        clauses: names of the clauses to run; None runs all.
+        clauses: names of the clauses to run, and with them what they rest on; None runs all.
 
     Returns:
         The report of a plugin without failures; it names what the plugin declares not to fulfil.
@@ -68,7 +68,7 @@ def examine_model_plugin(
     else:
         name, plugin = plugin.name, plugin() if isinstance(plugin, type) else plugin
     subject = ModelSubject(plugin, _choose_preset(preset, plugin.default_preset, plugin.presets, f"model {name}"))
-    outcomes = [examine(subject, clause) for clause in _choose_clauses(clauses, MODEL_CLAUSES)]
+    outcomes = examine_in_order(subject, MODEL_CLAUSES, _choose_clauses(clauses, MODEL_CLAUSES))
     return Report(name, "model", subject.preset, tuple(outcomes))
 
 
@@ -84,7 +84,7 @@ def examine_task_plugin(
     subject = TaskSubject(
         task_class, _choose_preset(preset, task_class.default_preset, task_class.presets, f"task {name}"), changes
     )
-    outcomes = [examine(subject, clause) for clause in _choose_clauses(clauses, TASK_CLAUSES)]
+    outcomes = examine_in_order(subject, TASK_CLAUSES, _choose_clauses(clauses, TASK_CLAUSES))
     return Report(name, "task", subject.preset, tuple(outcomes))
 
 
@@ -96,9 +96,9 @@ def _choose_preset(wanted: str | None, default: str, presets: Any, owner: str) -
     return wanted or default
 
 
-def _choose_clauses(wanted: Iterable[str] | None, known: Any) -> list[Any]:
+def _choose_clauses(wanted: Iterable[str] | None, known: Any) -> list[str]:
     names = list(known) if wanted is None else list(wanted)
     for name in names:
         if name not in known:
             raise RequestError(f"there is no clause {name!r}{did_you_mean(name, known)}\nclauses: {', '.join(known)}")
-    return [known[name] for name in names]
+    return names

@@ -2,16 +2,18 @@
 
 import dataclasses
 import inspect
+import io
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from seqbench.testing.place import place_of_error
 from seqbench.testing.report import DECLARED, FAILED, PASSED, ClauseFailure, Outcome
 
 
@@ -22,10 +24,12 @@ class Clause:
     Attributes:
         name: as failures and exemptions name it.
         run: takes the subject; raises ClauseFailure, or returns a remark or None.
+        needs: names of the clauses without which this one says nothing.
     """
 
     name: str
     run: Callable[[Any], str | None]
+    needs: Sequence[str] = ()
 
     @property
     def rule(self) -> str:
@@ -33,9 +37,11 @@ class Clause:
         return " ".join((inspect.getdoc(self.run) or "").partition("\n\n")[0].split())
 
 
-def clause_table(rules: Mapping[str, Callable[[Any], str | None]]) -> dict[str, Clause]:
-    """Clauses by name."""
-    return {name: Clause(name, run) for name, run in rules.items()}
+def clause_table(
+    rules: Mapping[str, Callable[[Any], str | None]], needs: Mapping[str, Sequence[str]]
+) -> dict[str, Clause]:
+    """Clauses by name; `needs` names the clauses that some of them rest on."""
+    return {name: Clause(name, run, needs.get(name, ())) for name, run in rules.items()}
 
 
 def examine(subject: Any, clause: Clause) -> Outcome:
@@ -50,7 +56,7 @@ def examine(subject: Any, clause: Clause) -> Outcome:
     if found.state == PASSED:
         remark = f"declared as not fulfilled ({reason}), and fulfilled: take the exemption out"
         return dataclasses.replace(found, message=remark)
-    return Outcome(clause.name, clause.rule, DECLARED, reason, f"found: {found.message}")
+    return Outcome(clause.name, clause.rule, DECLARED, reason, f"found: {found.message}", output=found.output)
 
 
 @contextmanager
@@ -68,16 +74,41 @@ def own_draws() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """An error that is raised inside says that it was raised on `what`, an input that is out of the ordinary."""
+    try:
+        yield
+    except ClauseFailure:
+        raise
+    except Exception as error:
+        error.add_note(f"on {what}")
+        raise
+
+
 def _run(subject: Any, clause: Clause) -> Outcome:
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        outcome = _outcome(subject, clause)
+    return dataclasses.replace(outcome, output=printed.getvalue())
+
+
+def _outcome(subject: Any, clause: Clause) -> Outcome:
     try:
         with own_draws():
             return Outcome(clause.name, clause.rule, PASSED, clause.run(subject) or "")
     except ClauseFailure as failure:
-        return Outcome(clause.name, clause.rule, FAILED, failure.message, failure.hint)
+        return Outcome(clause.name, clause.rule, FAILED, failure.message, failure.hint, place=failure.place)
     # A plugin may raise anything, or try to end the process.
     except (Exception, SystemExit) as error:
+        notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         return Outcome(
-            clause.name, clause.rule, FAILED, f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
+            clause.name,
+            clause.rule,
+            FAILED,
+            f"{type(error).__name__}: {error}{notes}",
+            traceback=traceback.format_exc(),
+            place=place_of_error(error, subject.plugin_class),
         )
 
 

@@ -30,7 +30,41 @@ def exemptions(subject: ModelSubject) -> None:
             raise ClauseFailure(f"exemptions give no reason for {clause!r}")
 
 
-# In the order in which they are run and shown.
+_BUILT, _LOGITS = ("build",), ("vocabulary",)
+# A call that gives other numbers each time is alike nothing.
+_REPEATABLE = ("deterministic",)
+
+# Clause -> those without which it says nothing: it would fail for their reason.
+_NEEDS = {
+    "presets": _BUILT,
+    "width": _BUILT,
+    "ablations": _LOGITS,
+    "forward": _BUILT,
+    "vocabulary": ("forward",),
+    "causal": _REPEATABLE,
+    "rows-independent": _REPEATABLE,
+    "receptive-field": ("causal",),
+    "chunked": ("causal", "rows-independent"),
+    "state-bytes": _LOGITS,
+    "state-detached": _LOGITS,
+    "padding": ("causal", "rows-independent"),
+    "padding-state": ("chunked", "padding"),
+    "arguments": ("chunked",),
+    "labels": _REPEATABLE,
+    "logits-to-keep": ("chunked",),
+    "generate": ("padding-state",),
+    "parameters": _LOGITS,
+    "flops": _LOGITS,
+    "finite-gradients": _LOGITS,
+    "training-step": ("finite-gradients",),
+    "seeded-initialisation": _BUILT,
+    "deterministic": _LOGITS,
+    "save-load": _REPEATABLE,
+    "init": _REPEATABLE,
+    "diagnose": _LOGITS,
+}
+
+# In the order in which they are shown.
 MODEL_CLAUSES: dict[str, Clause] = clause_table(
     {
         "settings": declarations.settings,
@@ -38,6 +72,8 @@ MODEL_CLAUSES: dict[str, Clause] = clause_table(
         "width": declarations.width,
         "ablations": declarations.ablations,
         "exemptions": exemptions,
+        "build": sequence.build,
+        "forward": sequence.forward,
         "vocabulary": sequence.vocabulary,
         "causal": sequence.causal,
         "rows-independent": sequence.rows_independent,
@@ -60,5 +96,6 @@ MODEL_CLAUSES: dict[str, Clause] = clause_table(
         "save-load": files.save_load,
         "init": files.init,
         "diagnose": declarations.diagnose,
-    }
+    },
+    _NEEDS,
 )

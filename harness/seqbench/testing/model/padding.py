@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from seqbench.testing.clause import told_of
 from seqbench.testing.model.probe import Probe
 from seqbench.testing.model.subject import ModelSubject, on_several_draws
 from seqbench.testing.report import ClauseFailure
@@ -111,10 +112,12 @@ def _require_same(probe: Probe, mask: Tensor, by_pad: Sequence[Tensor], where: s
 def _require_empty_rows_inert(probe: Probe) -> None:
     rows = _rows(probe, (20, 13, 0), 0)
     for where, places in _arrangements((20, 13, 0)).items():
-        logits = probe.logits(*scatter_rows(rows, places, 20))
+        with told_of(f"a batch of 3 rows ({where}) of which the last has no real token: its mask is zero everywhere"):
+            logits = probe.logits(*scatter_rows(rows, places, 20))
         for row in (0, 1):
             alone = probe.logits(rows[row].unsqueeze(0))[0]
-            _compare(probe, logits[row, list(places[row])], alone, f"a row of padding alone beside others ({where})")
+            what = f"{len(rows[row])} tokens ({where}) beside a row without a real token, whose mask is zero everywhere"
+            _compare(probe, logits[row, list(places[row])], alone, what)
 
 
 def _require_gradients(probe: Probe, training: bool, seed: int) -> None:
@@ -177,12 +180,21 @@ def _require_no_trace_of_chunks(probe: Probe, seed: int) -> None:
     tokens, mask = scatter_rows(rows, places, 32)
     parts, state = [], None
     for chunk, chunk_mask in zip(tokens.split(8, dim=1), mask.split(8, dim=1), strict=True):
-        part, state = probe.carry(chunk, chunk_mask, state)
+        with told_of(_empty_rows(chunk_mask)):
+            part, state = probe.carry(chunk, chunk_mask, state)
         parts.append(part)
     logits = torch.cat(parts, dim=1)
     for row, expected in enumerate(rows):
         whole = probe.logits(expected.unsqueeze(0))[0]
-        _compare(probe, logits[row, list(places[row])], whole, f"{lengths[row]} tokens in chunks with padding in them")
+        # The first row has tokens in every chunk.
+        empty = " and some without a real token" if row else ""
+        what = f"{lengths[row]} tokens in chunks of 8 with padding in them{empty}"
+        _compare(probe, logits[row, list(places[row])], whole, what)
+
+
+def _empty_rows(mask: Tensor) -> str:
+    empty = (~mask.bool().any(dim=1)).nonzero().flatten().tolist()
+    return f"a chunk of {len(mask)} rows" + (f" of which {empty} have no real token in it" if empty else "")
 
 
 def _compare(probe: Probe, actual: Tensor, expected: Tensor, what: str) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from seqbench.testing.clause import told_of
 from seqbench.testing.model.probe import Probe
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject, on_several_draws
+from seqbench.testing.place import place_of
 from seqbench.testing.report import ClauseFailure
 from seqbench.testing.tensors import largest_difference, other_tokens, random_tokens
 
@@ -19,32 +21,66 @@ _LEAK = (
 )
 
 
-def vocabulary(subject: ModelSubject) -> None:
-    """A transformers model, whose logits are finite fp32 numbers with one column per token of the task's vocabulary."""
-    for vocab_size in (VOCABULARY, 7):
-        torch.manual_seed(0)
-        model = subject.plugin.build(subject.plugin.with_vocabulary(subject.config, vocab_size))
+_VOCABULARIES = (VOCABULARY, 7)
+
+
+def build(subject: ModelSubject) -> None:
+    """The plugin builds a transformers model for the vocabulary of any task."""
+    for vocab_size in _VOCABULARIES:
+        model = _built(subject, vocab_size)
         if not isinstance(model, PreTrainedModel):
             raise ClauseFailure(
                 f"build() returns a {type(model).__qualname__}, no transformers.PreTrainedModel",
                 "derive the model from PreTrainedModel: saving, loading and generation come with it",
+                place_of(type(subject.plugin), "build"),
             )
+
+
+def forward(subject: ModelSubject) -> None:
+    """The model can be called with a batch of token ids, and returns an output that has a tensor of logits."""
+    model = _built(subject, VOCABULARY).eval()
+    for batch, length in ((2, LENGTH), (1, 1)):
+        with torch.no_grad(), told_of(f"{batch} rows of {length} random tokens with ids below {VOCABULARY}"):
+            output = model(random_tokens(batch, length, VOCABULARY))
+        if not isinstance(getattr(output, "logits", None), Tensor):
+            raise ClauseFailure(
+                f"forward() returns a {type(output).__qualname__} without a tensor of logits",
+                "return transformers' CausalLMOutputWithPast(logits=..., past_key_values=...), or build on"
+                " seqbench.nn.CausalCall",
+                place_of(type(model), "forward"),
+            )
+
+
+def vocabulary(subject: ModelSubject) -> None:
+    """Logits are finite fp32 numbers, one for each row, position and token of the task's vocabulary."""
+    for vocab_size in _VOCABULARIES:
+        model = _built(subject, vocab_size).eval()
         for batch, length in ((2, LENGTH), (1, 1), (3, 2)):
             with torch.no_grad():
-                logits = model.eval()(random_tokens(batch, length, vocab_size)).logits
-            _require_logits(logits, (batch, length, vocab_size))
+                logits = model(random_tokens(batch, length, vocab_size)).logits
+            _require_logits(logits, (batch, length, vocab_size), place_of(type(model), "forward"))
 
 
-def _require_logits(logits: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__qualname__
-        raise ClauseFailure(f"logits have shape {found}, expected {shape}: batch, length, vocabulary of the task")
+def _built(subject: ModelSubject, vocab_size: int) -> Any:
+    torch.manual_seed(0)
+    return subject.plugin.build(subject.plugin.with_vocabulary(subject.config, vocab_size))
+
+
+def _require_logits(logits: Tensor, shape: tuple[int, ...], place: str) -> None:
+    if tuple(logits.shape) != shape:
+        raise ClauseFailure(
+            f"logits have shape {tuple(logits.shape)}, expected {shape}: batch, length, vocabulary of the task",
+            place=place,
+        )
     if logits.dtype != torch.float32:
-        raise ClauseFailure(f"logits are {logits.dtype}, expected torch.float32")
+        raise ClauseFailure(f"logits are {logits.dtype}, expected torch.float32", place=place)
     if not logits.isfinite().all():
         count = int((~logits.isfinite()).sum())
         raise ClauseFailure(
-            f"{count} of {logits.numel()} logits of a fresh model are not finite at batch {shape[0]}, length {shape[1]}"
+            f"{count} of {logits.numel()} logits of a fresh model are not finite at batch {shape[0]}, length"
+            f" {shape[1]}",
+            "usual causes: a division by zero, a logarithm or root of what is not positive, a softmax over nothing",
+            place,
         )
 
 

@@ -36,6 +36,11 @@ class ModelSubject:
         self.plugin, self.preset = plugin, preset
 
     @property
+    def plugin_class(self) -> type:
+        """Of the plugin."""
+        return type(self.plugin)
+
+    @property
     def exemptions(self) -> Any:
         """Clauses that the plugin declares not to fulfil, with its reasons."""
         return self.plugin.exemptions

@@ -105,6 +105,11 @@ class TaskSubject:
         self._config = with_settings(task_class.presets[preset].config, self.changes, f"task {task_class.name}")
 
     @property
+    def plugin_class(self) -> type:
+        """Of the task."""
+        return self.task_class
+
+    @property
     def exemptions(self) -> Mapping[str, str]:
         """What the task declares, and what follows from training nothing."""
         only_measures = {} if self.task_class.trains else dict.fromkeys(_OF_TRAINING, "the task trains nothing")
