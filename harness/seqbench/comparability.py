@@ -70,6 +70,7 @@ def _facts(
         ("the task's data", first["task"].get("data"), result["task"].get("data")),
         ("the version of the task", first_cell.plan.task.version, cell.plan.task.version),
         ("the precision", first["precision"], result["precision"]),
+        ("--compile", first.get("compiled", False), result.get("compiled", False)),
         ("the split", first["split"], result["split"]),
     ]
     if cell.plan.budget.kind == "seconds":

@@ -52,6 +52,7 @@ class RunPlan:
         threads: that the CPU was asked to compute with; None for torch's choice.
         allow_unchecked: whether a model that fails a clause that scores rest on is run all the same, and marked.
         remarks: what was decided for the user, to be told when the command is carried out.
+        compiled: whether training steps go through torch.compile.
         identity: plain data that decides the run's numbers; see `run_hash`.
     """
 
@@ -75,6 +76,7 @@ class RunPlan:
     threads: int | None = None
     allow_unchecked: bool = False
     remarks: tuple[str, ...] = ()
+    compiled: bool = False
 
     @property
     def label(self) -> str:
@@ -120,6 +122,8 @@ class RunPlan:
             "seed": self.seed,
             "precision": self.precision,
             "device": self.device.type,
+            # A compiled model draws its dropout from another generator, so that more than rounding may differ.
+            **({"compiled": True} if self.compiled else {}),
             **({"speed": self._speed} if self.budget.kind == "seconds" and self._speed else {}),
         }
 
@@ -195,6 +199,7 @@ def resolve(request: RunRequest) -> RunPlan:
         threads=request.threads,
         allow_unchecked=request.allow_unchecked,
         remarks=remarks,
+        compiled=request.compiled,
     )
 
 

@@ -19,6 +19,7 @@ from seqbench.environment import available_bytes
 from seqbench.fresh_model import prepare_model
 from seqbench.memory_estimate import gibibytes
 from seqbench.plan import RunPlan
+from seqbench.rehearsal.compilation import require_compilable
 from seqbench.runner import examine, rehearse_run
 from seqbench.store.place import require_place
 from seqbench.training.budget import UNITS
@@ -37,6 +38,7 @@ def preview(plan: RunPlan, folder: Path, as_json: bool) -> str:
     require_place(folder)
     content = _content(plan, folder)
     examine(plan, store=None)
+    require_compilable(plan)
     with tempfile.TemporaryDirectory() as place:
         rehearse_run(plan, Path(place))
     return json.dumps(content, indent=2) if as_json else _text(content)
@@ -57,6 +59,7 @@ def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
         "seed": plan.seed,
         "precision": plan.precision,
         "device": plan.device.type,
+        "compiled": plan.compiled,
         "parameters": parameters,
         "parameters_total": sum(parameters.values()),
         "parameters_non_embedding": non_embedding(parameters),
@@ -79,7 +82,8 @@ def _text(content: dict[str, Any]) -> str:
     groups = ", ".join(f"{group} {count:,}" for group, count in content["parameters"].items())
     reach = content["attention_reach"]
     lines += [
-        f"seed       {content['seed']}, {content['precision']} on {content['device']}",
+        f"seed       {content['seed']}, {content['precision']} on {content['device']}"
+        f"{', by torch.compile' if content['compiled'] else ''}",
         f"parameters {content['parameters_total']:,} ({content['parameters_non_embedding']:,} non-embedding): {groups}",
         f"reach      {'unbounded' if reach is None else f'{reach:,} tokens of attention'}",
         f"state      {content['state_bytes']:,} bytes per sequence of the longest training length",
@@ -87,7 +91,8 @@ def _text(content: dict[str, Any]) -> str:
         f" {content['training_flops']:.3g} FLOPs ({content['flop_convention']})",
         f"memory     about {gibibytes(content['memory_bytes'])} of"
         f" {gibibytes(content['memory_available_bytes'])} available",
-        f"time       about {duration(content['seconds'])} of training on this machine, evaluation not counted",
+        f"time       about {duration(content['seconds'])} of training on this machine, evaluation not counted"
+        f"{'; timed without torch.compile' if content['compiled'] else ''}",
     ]
     return "\n".join(lines)
 

@@ -28,6 +28,7 @@ class RunRequest:
         kernels: paths that kernels are asked to take, such as "reference" or "scan=reference,attention=triton"; "" for
             their own choice, None for what the environment variable SEQBENCH_KERNELS says.
         threads: that the CPU computes with; None for torch's choice.
+        compiled: whether training steps go through torch.compile.
     """
 
     model: str
@@ -48,6 +49,7 @@ class RunRequest:
     split: str = "test"
     kernels: str | None = None
     threads: int | None = None
+    compiled: bool = False
 
     def arguments(self) -> list[str]:
         """The same request as arguments of `bench run`."""
@@ -72,5 +74,9 @@ class RunRequest:
             arguments += ["--preset", preset]
         for key, text in self.changes.items():
             arguments += ["--set", f"{key}={text}"]
-        flags = {"--allow-unmatched": self.allow_unmatched, "--allow-unchecked": self.allow_unchecked}
+        flags = {
+            "--allow-unmatched": self.allow_unmatched,
+            "--allow-unchecked": self.allow_unchecked,
+            "--compile": self.compiled,
+        }
         return [*arguments, *(name for name, given in flags.items() if given)]

@@ -45,6 +45,7 @@ def header(plan: RunPlan) -> dict[str, Any]:
         "split": plan.split,
         "precision": plan.precision,
         "device": plan.device.type,
+        "compiled": plan.compiled,
     }
 
 
@@ -101,6 +102,7 @@ def outcome(plan: RunPlan, state: TrainingState, evaluation: Evaluation) -> dict
         "tokens": state.tokens,
         "training_flops": state.flops,
         "seconds": state.seconds,
+        **({"compile_seconds": state.compile_seconds} if plan.compiled else {}),
         "micro_batch_size": state.micro_batch_size,
         "data_order_sha256": state.data_order,
         "contamination": _contamination(plan, state.step),

@@ -22,6 +22,7 @@ from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.memory_pressure import others_hold_it
 from seqbench.plan import RunPlan
 from seqbench.predictor import ModelPredictor
+from seqbench.rehearsal.compilation import require_compilable
 from seqbench.rehearsal.rehearse import rehearse, test_batches
 from seqbench.report.model_card import model_card
 from seqbench.report.results import values_by_place
@@ -210,6 +211,7 @@ def _prepare(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -
     if trained is plan:
         model = prepare_model(plan)[0]
         examination = examine(plan, store)
+        require_compilable(plan)
         return _Prepared(model, None, examination, rehearse_run(plan, folder.path))
     source = RunFolder(runs / trained.folder_name)
     if standing_result(trained, source, runs, retry_failed) is None:
@@ -221,7 +223,7 @@ def _prepare(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool) -
     examination = examine(plan, store)
     known = {key: result[key] for key in ("budgets", "steps", "tokens", "seconds", "data_order_sha256")}
     # A result from before they were recorded has none.
-    known |= {key: result[key] for key in ("kernels", "continued", "contamination") if key in result}
+    known |= {key: result[key] for key in ("kernels", "continued", "contamination", "compile_seconds") if key in result}
     return _Prepared(load_trained(plan, source), {**known, "trained_in": trained.folder_name}, examination)
 
 
@@ -311,6 +313,7 @@ def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, diffe
         lambda length: plan.model.flops(plan.model_config, length).training_total,
         before_saving,
         lambda name: plan.model.matrix_parts(plan.model_config, name),
+        plan.compiled,
     )
     diagnostics = Diagnostics(
         plan.model, model, plan.task, plan.trainer, plan.seed, plan.device, plan.precision, folder.log
@@ -338,7 +341,8 @@ def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, diffe
                 trainer.save_final()
         state = trainer.state
         diagnosed = diagnostics.take(state.step) if plan.task.trains else []
-        progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}; testing")
+        compiling = f", compiled in {duration(state.compile_seconds)}" if plan.compiled else ""
+        progress.note(f"trained {state.tokens:,} tokens in {duration(state.seconds)}{compiling}; testing")
         prepared.examination.examine_trained(model, prepared.batches or test_batches(plan, model))
         predictor = predictor_of(plan, model, records=records, tell=progress.evaluated)
         evaluation = plan.task.evaluate(predictor, plan.split)

@@ -56,6 +56,7 @@ def stored_plan(folder: RunFolder, needs_data: bool = True, trust_plugins: bool 
         split=identity["split"],
         kernels=identity.get("speed", {}).get("kernels", ""),
         threads=identity.get("speed", {}).get("threads"),
+        compiled=identity.get("compiled", False),
     )
     _require_same_model(folder, identity["model"], plan)
     return plan

@@ -66,6 +66,12 @@ def run_options(command: Command) -> Command:
         ),
         kernels_option,
         click.option(
+            "--compile",
+            "compiled",
+            is_flag=True,
+            help="Put training steps through torch.compile; compiling is not timed, and told in the result.",
+        ),
+        click.option(
             "--threads",
             type=Count(most=LARGEST_THREADS),
             help="Threads of each run on the CPU.  [default: torch's choice; runs side by side share the cores]",
@@ -146,6 +152,7 @@ def shared_request(model: str, seed: int, options: dict[str, Any], **others: Any
         budget_target=target,
         kernels=options["kernels"],
         threads=options["threads"],
+        compiled=options["compiled"],
         **others,
     )
 

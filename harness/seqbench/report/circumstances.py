@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from seqbench.kernels import DECODING_STEP
 from seqbench.report.document import Line
 from seqbench.report.results import Result, complete, label_of
+from seqbench.training.progress import duration
 
 
 def path_notes(results: Sequence[Result]) -> list[Line]:
@@ -27,6 +28,13 @@ def path_notes(results: Sequence[Result]) -> list[Line]:
         for operation, by_paths in runs.items()
         if len(by_paths) > 1
     ]
+
+
+def compile_notes(results: Sequence[Result]) -> list[Line]:
+    """What torch.compile took of the runs that went through it; training times do not count it."""
+    compiled = [result for result in complete(results) if "compile_seconds" in result]
+    times = "; ".join(f"{_name(result)} in {duration(result['compile_seconds'])}" for result in compiled)
+    return [Line(f"compiled by torch.compile, which training times do not count: {times}")] if compiled else []
 
 
 def continuation_notes(results: Sequence[Result]) -> list[Line]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqbench.contracts import LOOKBACK
-from seqbench.report.circumstances import continuation_notes, path_notes
+from seqbench.report.circumstances import compile_notes, continuation_notes, path_notes
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ReadItems
@@ -38,7 +38,12 @@ def run_report(result: Result) -> Document:
     if result["status"] != "complete":
         return Document([Line(failure_line(result), "bold red")])
     parts: list[Sheet | Line] = [_facts_sheet([result]), _measurements_sheet(result), *published_lines(result)]
-    parts += [*contamination_notes([result]), *continuation_notes([result]), *soundness_notes([result])]
+    parts += [
+        *contamination_notes([result]),
+        *compile_notes([result]),
+        *continuation_notes([result]),
+        *soundness_notes([result]),
+    ]
     return Document([*parts, *_notes([result]), *_confounds([result])])
 
 
@@ -52,7 +57,7 @@ def comparison_report(results: Sequence[Result], read_items: ReadItems) -> Docum
         return Document(failures, {"verdicts": None})
     parts: list[Sheet | Line] = [_curves_sheet(results), *_legend(results), _facts_sheet(results)]
     parts += [*published_lines(complete(results)[0]), *contamination_notes(results)]
-    parts += [*_hardware_notes(results), *path_notes(results), *continuation_notes(results)]
+    parts += [*_hardware_notes(results), *path_notes(results), *compile_notes(results), *continuation_notes(results)]
     parts += [*soundness_notes(results), *_notes(results), *_confounds(results), *failures]
     judgement = judge(results, read_items)
     return Document([*parts, *verdict_parts(results, judgement)], {"verdicts": plain(results, judgement)})

@@ -122,11 +122,12 @@ class _Contestant:
     def compiled(self, mode: str) -> Callable[..., Any]:
         """The model's call, compiled for the mode if that was asked for.
 
-        Whole sequences are compiled for their very length, single tokens for a state of any length.
+        Whole sequences are compiled for their very length, single tokens for a state of any length. A training pass is
+        one graph, as in a run; passes with a state cannot be.
         """
         if not self.conditions.compiled:
             return self.model
-        return torch.compile(self.model, dynamic=None if mode == "decode" else False)
+        return torch.compile(self.model, dynamic=None if mode == "decode" else False, fullgraph=mode == "train")
 
 
 def warm_up_models(

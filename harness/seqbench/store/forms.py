@@ -130,6 +130,8 @@ _POSSIBLE: dict[str, Check] = {
     "hash": digest,
     "files": items(text),
     "training_flops": _COUNTS,
+    "compiled": boolean,
+    "compile_seconds": number(0),
     "trained_in": text,
     "diagnostics": items(MEASUREMENT),
     "kernels": record({"taken": mapping(items(text))}),
@@ -201,6 +203,7 @@ CHECKPOINT = record(
                 "data_order": text,
                 "decay_start": number(),
                 "micro_batch_size": integer(),
+                "compile_seconds": number(0),
             },
         ),
     }

@@ -4,13 +4,13 @@ import gc
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqbench.contracts import IGNORED_LABEL, Batch
 from seqbench.errors import RunFailure
+from seqbench.training.compilation import SummedLoss
 
 
 class GradientAccumulator:
@@ -23,10 +23,15 @@ class GradientAccumulator:
     """
 
     def __init__(
-        self, model: PreTrainedModel, accelerator: Accelerator, size: int, on_halving: Callable[[int], None]
+        self,
+        model: PreTrainedModel,
+        loss: SummedLoss,
+        accelerator: Accelerator,
+        size: int,
+        on_halving: Callable[[int], None],
     ) -> None:
-        """`on_halving` is told the new size whenever memory ran out."""
-        self._model, self._accelerator, self._on_halving = model, accelerator, on_halving
+        """`loss` is the model's; `on_halving` is told the new size whenever memory ran out."""
+        self._model, self._loss, self._accelerator, self._on_halving = model, loss, accelerator, on_halving
         self.size = size
 
     def accumulate(self, batch: Batch, index: int) -> Tensor:
@@ -61,14 +66,7 @@ class GradientAccumulator:
         total = torch.zeros((), device=device)
         for start in range(0, batch.input_ids.shape[0], self.size):
             rows = batch.rows(start, start + self.size).to(device)
-            output = self._model(rows.input_ids, attention_mask=rows.attention_mask)
-            loss = F.cross_entropy(
-                output.logits.float().flatten(0, 1),
-                rows.labels.flatten(),
-                ignore_index=IGNORED_LABEL,
-                reduction="sum",
-            )
-            loss = loss / labelled
+            loss = self._loss(rows) / labelled
             self._accelerator.backward(loss)
             total += loss.detach()
         return total

@@ -4,6 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from seqbench.errors import RequestError, RunFailure
 from seqbench.stopping import Stopped, answer_noted, answered, noted
 from seqbench.training.budget import TrainingBudget
 from seqbench.training.checkpoint import random_states, restore_newest, restore_random_states, save_checkpoint
+from seqbench.training.compilation import CompiledLoss, SummedLoss
 from seqbench.training.data_order import DataOrderHash
 from seqbench.training.gradient_norms import group_by_module, module_gradient_norms
 from seqbench.training.gradients import GradientAccumulator
@@ -46,6 +48,7 @@ class TrainingState:
         data_order: chained hash of the batches so far.
         decay_start: share of the budget that was spent when the warm-up of the learning rate ended.
         micro_batch_size: sequences per forward pass; less than asked for once memory ran out. 0 before the first step.
+        compile_seconds: that torch.compile took in all processes; no part of `seconds`.
     """
 
     step: int = 0
@@ -55,6 +58,7 @@ class TrainingState:
     data_order: str = ""
     decay_start: float = 0.0
     micro_batch_size: int = 0
+    compile_seconds: float = 0.0
 
 
 @dataclass
@@ -97,6 +101,7 @@ class Trainer:
         sequence_flops: training FLOPs of one sequence of a number of tokens; None leaves them uncounted.
         before_saving: called before each checkpoint, which must not get ahead of what was logged.
         matrix_parts: what the plugin says of a parameter; see `seqbench.training.matrices`.
+        compiled: whether forward and backward pass go through torch.compile.
     """
 
     def __init__(
@@ -113,8 +118,10 @@ class Trainer:
         sequence_flops: Callable[[int], int] | None = None,
         before_saving: Callable[[], None] = lambda: None,
         matrix_parts: Declared = lambda name: None,
+        compiled: bool = False,
     ) -> None:
-        self._accelerator = _accelerator(device, precision)
+        # A compiled loss has its precision in the graph.
+        self._accelerator = _accelerator(device, "fp32" if compiled else precision)
         if self._accelerator.num_processes > 1:
             raise RequestError("bench trains in one process; start it without torchrun or accelerate launch")
         self.model: PreTrainedModel = self._accelerator.prepare(model)
@@ -132,7 +139,9 @@ class Trainer:
         self.state = TrainingState()
         self._resume()
         size = self.state.micro_batch_size or settings.micro_batch_size or settings.batch_size
-        self._gradients = GradientAccumulator(self.model, self._accelerator, size, self._tell_halving)
+        self._compiled = CompiledLoss(self.model, precision) if compiled else None
+        loss = self._compiled or SummedLoss(self.model)
+        self._gradients = GradientAccumulator(self.model, loss, self._accelerator, size, self._tell_halving)
 
     @property
     def finished(self) -> bool:
@@ -143,12 +152,13 @@ class Trainer:
         """Train until the budget is spent; `evaluate(step)` is called at the evaluation interval.
 
         Raises RunFailure("divergence") when the loss or the gradient is no longer finite (looked at once a line of the
-        log), and Stopped after a checkpoint when a signal asks for it.
+        log), RunFailure("compilation") when a batch cannot be compiled as it is to be, and Stopped after a checkpoint
+        when a signal asks for it.
         """
         settings = self._settings
         self.model.train()
         interval = _Interval()
-        with noted() as is_to_stop:
+        with noted() as is_to_stop, self._compiled.timed() if self._compiled else nullcontext():
             while not self.finished:
                 # After the checkpoint of the same step, so that a run that goes on from there evaluates once more and
                 # finds the random generators as they were.
@@ -186,6 +196,7 @@ class Trainer:
 
     def _step(self, interval: _Interval) -> None:
         settings, state = self._settings, self.state
+        compiled_before = self._seconds_compiling
         batch = self._task.training_batch(self._seed, state.step, settings.batch_size)
         order = DataOrderHash(state.data_order)
         order.add(batch)
@@ -207,10 +218,17 @@ class Trainer:
         state.flops += sum(map(self._flops, batch.lengths))
         state.data_order = order.digest
         state.micro_batch_size = self._gradients.size
+        compiling = self._seconds_compiling - compiled_before
+        state.compile_seconds += compiling
+        interval.untimed_seconds += compiling
         if self._untimed_steps:
             self._untimed_steps -= 1
             interval.untimed_seconds = time.perf_counter() - interval.started
             interval.untimed_tokens = interval.tokens
+
+    @property
+    def _seconds_compiling(self) -> float:
+        return self._compiled.seconds if self._compiled else 0.0
 
     def _clip(self) -> Tensor:
         limit = self._settings.gradient_clip_norm

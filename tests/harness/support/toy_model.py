@@ -244,3 +244,20 @@ class TakesArgument(Neighbour):
 
 class NotAPlugin:
     name = "not-a-plugin"
+
+
+class AskingModel(NeighbourModel):
+    """Goes by what a number is on the host, which no graph can hold."""
+
+    def forward(self, input_ids, attention_mask=None, **others):
+        output = super().forward(input_ids, attention_mask, **others)
+        if output.logits.sum().item() > 1e9:
+            output.logits = output.logits / 2
+        return output
+
+
+class Asking(Neighbour):
+    """A model that torch.compile cannot take whole."""
+
+    def build(self, config):
+        return AskingModel(super().build(config).config)
