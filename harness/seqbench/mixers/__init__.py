@@ -1,0 +1,19 @@
+"""The mixer kit: an author writes how a layer mixes tokens, and all else that a benchmarked model needs is here."""
+
+from seqbench.mixers.chunk import Chunk, causal_taps
+from seqbench.mixers.mixer import Mixer, NoSettings
+from seqbench.mixers.plugin import MixerPlugin
+from seqbench.mixers.settings import MixerDecoderSettings
+from seqbench.mixers.state import MixerState, Tree, map_tensors
+
+__all__ = [
+    "Chunk",
+    "Mixer",
+    "MixerDecoderSettings",
+    "MixerPlugin",
+    "MixerState",
+    "NoSettings",
+    "Tree",
+    "causal_taps",
+    "map_tensors",
+]

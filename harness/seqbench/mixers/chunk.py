@@ -1,0 +1,100 @@
+"""The tokens of one call as a mixer sees them: real ones at the front of each row, and what follows from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Where the real tokens of a call are, and which.
+
+    A row's real tokens stand at its front; what follows them is padding, of which nothing may enter a state. A row may
+    hold no real token at all: its state stays as it was.
+
+    Attributes:
+        input_ids: (batch, length) int64, the token ids, for layers that look something up by them.
+        before: (batch,) int64, real tokens of each row in earlier calls.
+        lengths: (batch,) int64, real tokens of each row in this call; None when every place is real.
+    """
+
+    input_ids: Tensor
+    before: Tensor
+    lengths: Tensor | None
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(batch, length) int64, positions of the tokens in their rows; padding counts on."""
+        return self.before.unsqueeze(1) + torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+
+    @cached_property
+    def real(self) -> Tensor | None:
+        """(batch, length) bool, true for real tokens; None when all are."""
+        if self.lengths is None:
+            return None
+        return torch.arange(self.input_ids.shape[1], device=self.input_ids.device) < self.lengths.unsqueeze(1)
+
+    @property
+    def added(self) -> Tensor:
+        """(batch,) int64, real tokens of each row in this call."""
+        return torch.full_like(self.before, self.input_ids.shape[1]) if self.lengths is None else self.lengths
+
+    def fill(self, values: Tensor, neutral: float) -> Tensor:
+        """`values` (batch, length, ...) with `neutral` in place of padding.
+
+        A recurrence whose decay is filled with 1 and whose input with 0 ends at each row's last real token.
+        """
+        if self.real is None:
+            return values
+        real = self.real.reshape(*self.real.shape, *(1,) * (values.dim() - 2))
+        return values.masked_fill(~real, neutral)
+
+    def last(self, values: Tensor, before: Tensor) -> Tensor:
+        """(batch, ...): `values` (batch, length, ...) at each row's last real token; `before` (batch, ...) for none.
+
+        For mixers whose states are known after every token, such as torch's recurrent layers.
+        """
+        if self.lengths is None:
+            return values[:, -1]
+        place = (self.lengths - 1).clamp(min=0).reshape(-1, *(1,) * (values.dim() - 1))
+        found = values.gather(1, place.expand(-1, 1, *values.shape[2:])).squeeze(1)
+        return torch.where(self.lengths.reshape(-1, *(1,) * (before.dim() - 1)) > 0, found, before)
+
+    def newest(self, values: Tensor, before: Tensor | None, places: int) -> Tensor:
+        """(batch, places, ...): the newest of `before` (batch, places, ...) and of the real `values`, newest last.
+
+        Zeros stand for what a row has not seen yet; None for `before` is zeros alone. It is what a convolution of
+        places + 1 taps carries on.
+        """
+        if before is None:
+            before = values.new_zeros(values.shape[0], places, *values.shape[2:])
+        extended = torch.cat((before.to(values.dtype), values), dim=1)
+        if self.lengths is None:
+            return extended[:, extended.shape[1] - places :]
+        index = self.lengths.unsqueeze(1) + torch.arange(places, device=values.device)
+        index = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
+        return extended.gather(1, index)
+
+
+def causal_taps(values: Tensor, before: Tensor | None, taps: Tensor) -> Tensor:
+    """A causal convolution of each channel by its own few taps, as sums of shifted values.
+
+    Args:
+        values: (batch, length, channels).
+        before: (batch, number of taps - 1, channels), the inputs before them, newest last; None for zeros.
+        taps: (channels, number of taps), the one of the newest input last.
+
+    Returns:
+        (batch, length, channels).
+    """
+    count, length = taps.shape[1], values.shape[1]
+    if before is None:
+        extended = F.pad(values, (0, 0, count - 1, 0))
+    else:
+        extended = torch.cat((before.to(values.dtype), values), dim=1)
+    return sum((extended[:, tap : tap + length] * taps[:, tap] for tap in range(count)), torch.zeros_like(values))

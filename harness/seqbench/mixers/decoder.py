@@ -1,0 +1,152 @@
+"""The decoder around a mixer: everything of a language model that is not the mixing of tokens."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from seqbench.mixers.chunk import Chunk, causal_taps
+from seqbench.mixers.mixer import Mixer
+from seqbench.mixers.state import MixerState, Tree
+from seqbench.nn import (
+    STATE_NAMES,
+    BackboneOutput,
+    CausalLanguageModel,
+    RMSNorm,
+    SwiGLU,
+    pack_rows,
+    refuse_state_with_checkpointing,
+)
+
+
+class MixerConfig(PreTrainedConfig):
+    """The settings as they are saved beside the weights, and the mixers that they are for.
+
+    Attributes:
+        settings: the plugin's settings, of `settings_class`.
+    """
+
+    keys_to_ignore_at_inference = STATE_NAMES
+    # Given by the plugin, whose settings and layers these are.
+    settings_class: ClassVar[type]
+    mixer_class: ClassVar[type[Mixer[Any]]]
+
+    @property
+    def settings(self) -> Any:
+        """The plugin's settings."""
+        names = [field.name for field in dataclasses.fields(self.settings_class)]
+        return self.settings_class(**{name: getattr(self, name) for name in names})
+
+
+class ShortConvolution(nn.Module):
+    """A causal convolution per channel, added to its input: the canon layer of arXiv 2512.17351, section 3."""
+
+    def __init__(self, channels: int, taps: int) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.empty(channels, taps))
+
+    def forward(self, hidden: Tensor, before: Tensor | None, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """(batch, length, channels), and the newest inputs, which the next chunk begins with."""
+        count = self.taps.shape[1]
+        after = chunk.newest(hidden, before, count - 1)
+        return hidden + causal_taps(hidden, before, self.taps).to(hidden.dtype), after
+
+
+class MixerLayer(GradientCheckpointingLayer):
+    """A mixer and a feed-forward layer, each with its own norm and residual connection."""
+
+    def __init__(self, mixer: Mixer[Any], settings: Any) -> None:
+        super().__init__()
+        size, taps = settings.hidden_size, settings.short_convolution
+        self.mixer_norm = _norm(settings)
+        outside = taps > 0 and not mixer.short_convolution_inside
+        self.short_convolution = ShortConvolution(size, taps) if outside else None
+        self.mixer = mixer
+        has_mlp = settings.feed_forward == "swiglu"
+        self.mlp_norm = _norm(settings) if has_mlp else None
+        self.mlp = SwiGLU(size, settings.intermediate_size) if has_mlp else None
+
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
+        """The residual stream after this layer, (batch, length, hidden_size), and what the layer carries."""
+        inputs, carried, mixed = self.mixer_norm(hidden), None, state
+        if self.short_convolution is not None:
+            carried, mixed = (None, None) if state is None else state
+            inputs, carried = self.short_convolution(inputs, carried, chunk)
+        added, mixed = self.mixer(inputs, mixed, chunk)
+        hidden = hidden + added
+        if self.mlp is not None and self.mlp_norm is not None:
+            hidden = hidden + self.mlp(self.mlp_norm(hidden))
+        return hidden, mixed if self.short_convolution is None else (carried, mixed)
+
+
+class MixerBackbone(nn.Module):
+    """Embedding, layers and final norm."""
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        settings = config.settings
+        self.embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
+        self.layers = nn.ModuleList(
+            MixerLayer(config.mixer_class(settings.hidden_size, settings), settings)
+            for _ in range(settings.num_hidden_layers)
+        )
+        self.norm = _norm(settings)
+
+    def empty_state(self) -> MixerState:
+        """The state before the first token."""
+        return MixerState()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: MixerState | None, use_cache: bool
+    ) -> BackboneOutput:
+        """Hidden states (batch, length, hidden_size) of a chunk; arguments as `CausalLanguageModel.forward`."""
+        state = past_key_values
+        if state is None and use_cache:
+            state = self.empty_state()
+        if self.training and state is not None:
+            refuse_state_with_checkpointing(self.layers)
+        packing = pack_rows(attention_mask, input_ids.shape[1])
+        if packing is not None:
+            input_ids = packing.pack(input_ids)
+        seen = None if state is None else state.seen
+        before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
+        chunk = Chunk(input_ids, before, None if packing is None else packing.lengths)
+        hidden, carried = self.embed_tokens(input_ids), []
+        for index, layer in enumerate(self.layers):
+            hidden, after = layer(hidden, state.layers[index] if state and state.layers else None, chunk)
+            carried.append(after)
+        if state is not None:
+            state.store(carried, chunk.added)
+        hidden = self.norm(hidden)
+        if packing is not None:
+            hidden = packing.unpack(hidden)
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=state)
+
+
+class MixerForCausalLM(CausalLanguageModel):
+    """The decoder with a (tied) language-modelling head."""
+
+    config: MixerConfig
+    backbone_class = MixerBackbone
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MixerLayer"]  # noqa: RUF012 (transformers' own protocol)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ShortConvolution):
+            # As torch initialises a convolution per channel of so many taps: uniform, of variance 1 / (3 x taps).
+            bound = module.taps.shape[1] ** -0.5
+            init.uniform_(module.taps, -bound, bound)
+        elif isinstance(module, Mixer):
+            module.initialise()
+
+
+def _norm(settings: Any) -> nn.Module:
+    if settings.norm == "layer":
+        return nn.LayerNorm(settings.hidden_size, settings.norm_epsilon)
+    return RMSNorm(settings.hidden_size, settings.norm_epsilon)

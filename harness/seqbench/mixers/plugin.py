@@ -1,0 +1,169 @@
+"""The model plugin that a mixer becomes."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import new_class
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from seqbench.contracts import Flops, ModelPlugin, WidthAxis
+from seqbench.mixers.counting import layer_flops, layer_state_bytes
+from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM
+from seqbench.mixers.mixer import Mixer
+from seqbench.mixers.settings import settings_of
+
+# Sizes of the presets: those of the decoders that were there before, of 4 and 12 layers.
+_SHAPES: Mapping[str, Mapping[str, int]] = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4},
+    "30m": {"hidden_size": 448, "intermediate_size": 1344, "num_hidden_layers": 12},
+    "119m": {"hidden_size": 896, "intermediate_size": 3072, "num_hidden_layers": 12},
+}
+_FP32_BYTES = 4
+
+
+class _Presets(Mapping[str, Any]):
+    """The shapes above, as settings of one plugin; made when they are asked for."""
+
+    def __init__(self, settings_class: type) -> None:
+        self._settings_class = settings_class
+
+    def __getitem__(self, name: str) -> Any:
+        return self._settings_class(**_SHAPES[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SHAPES)
+
+    def __len__(self) -> int:
+        return len(_SHAPES)
+
+
+class MixerPlugin(ModelPlugin[Any]):
+    """A decoder around `mixer`: name, summary, version and mixer are all that a subclass says.
+
+    The settings are the decoder's and the mixer's own; presets are tiny, 30m and 119m unless the subclass has others.
+    """
+
+    mixer: ClassVar[type[Mixer[Any]]]
+    width_axis = WidthAxis("hidden_size", 8)
+    fine_axis = WidthAxis("intermediate_size", 1)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "mixer" in cls.__dict__:
+            cls.config_class = settings_of(cls.mixer, cls.name)
+            if "presets" not in cls.__dict__:
+                cls.presets = _Presets(cls.config_class)
+
+    def build(self, config: Any) -> MixerForCausalLM:
+        """A freshly initialised decoder."""
+        config_class, model_class = _native_classes(type(self))
+        return model_class(config_class(**dataclasses.asdict(config)))
+
+    def with_vocabulary(self, config: Any, vocab_size: int) -> Any:
+        """`config` with the task's vocabulary size."""
+        return dataclasses.replace(config, vocab_size=vocab_size)
+
+    def with_width(self, config: Any, width: int) -> Any:
+        """`config` at another hidden size; feed-forward layers grow in proportion, and nothing of the mixer's."""
+        intermediate = max(1, round(config.intermediate_size * width / config.hidden_size))
+        return dataclasses.replace(config, hidden_size=width, intermediate_size=intermediate)
+
+    def parameter_group(self, parameter_name: str) -> str:
+        """The group "embedding", "norm", "mlp", "short convolution", or one of the mixer's."""
+        if "embed_tokens" in parameter_name or "lm_head" in parameter_name:
+            return "embedding"
+        inner = _inside_mixer(parameter_name)
+        if inner is not None:
+            groups = self.mixer.parameter_groups
+            return next((group for prefix, group in groups.items() if inner.startswith(prefix)), "mixer")
+        if ".short_convolution." in parameter_name:
+            return "short convolution"
+        return "mlp" if ".mlp." in parameter_name else "norm"
+
+    def matrix_parts(self, config: Any, parameter_name: str) -> Sequence[int] | None:
+        """As the mixer says of its own; the taps of short convolutions are no linear map."""
+        inner = _inside_mixer(parameter_name)
+        if inner is not None:
+            return self.mixer.matrix_parts(config, inner)
+        return () if ".short_convolution." in parameter_name else None
+
+    def flops(self, config: Any, sequence_length: int) -> Flops:
+        """Products of mixers, feed-forward layers and head; convolutions, gates, norms and residuals are none."""
+        layers, hidden = config.num_hidden_layers, config.hidden_size
+        forward = {"mixer": layers * layer_flops(self.mixer, config, sequence_length)}
+        if config.feed_forward == "swiglu":
+            forward["mlp"] = 2 * sequence_length * layers * 3 * hidden * config.intermediate_size
+        return Flops({**forward, "head": 2 * sequence_length * hidden * config.vocab_size})
+
+    def state_bytes(self, config: Any, sequence_length: int) -> int:
+        """What mixers and short convolutions carry, and the number of tokens seen."""
+        per_layer = layer_state_bytes(self.mixer, config, sequence_length)
+        if self._convolves_outside(config):
+            per_layer += _FP32_BYTES * (config.short_convolution - 1) * config.hidden_size
+        seen = 8
+        return config.num_hidden_layers * per_layer + seen
+
+    def attention_reach(self, config: Any) -> int | None:
+        """Layers times that of the mixer's attention."""
+        reach = self.mixer.attention_reach(config)
+        return None if reach is None else config.num_hidden_layers * reach
+
+    def receptive_field(self, config: Any) -> int | None:
+        """Layers times the reach of a mixer and of the convolution before it, and the token itself."""
+        reach = self.mixer.reach(config)
+        if reach is None:
+            return None
+        if self._convolves_outside(config):
+            reach += config.short_convolution - 1
+        return config.num_hidden_layers * reach + 1
+
+    def confounds(self, config: Any) -> dict[str, str]:
+        """The switches of the decoder, and the mixer's own lines."""
+        if config.short_convolution == 0:
+            convolution = "none"
+        else:
+            place = "inside" if self.mixer.short_convolution_inside else "before"
+            convolution = f"{config.short_convolution} taps per channel {place} each mixer"
+        return {
+            "short convolution": convolution,
+            "position encoding": config.position_encoding,
+            "depth": f"{config.num_hidden_layers} layers",
+            "feed-forward": config.feed_forward,
+            "norm": f"{config.norm}, before each part",
+            "initialisation": f"normal, deviation {config.initializer_range:g}",
+            "kernel path": "torch operations",
+            **self.mixer.confounds(config),
+        }
+
+    def _convolves_outside(self, config: Any) -> bool:
+        return config.short_convolution > 0 and not self.mixer.short_convolution_inside
+
+
+def _inside_mixer(parameter_name: str) -> str | None:
+    """The name of a mixer's parameter inside the mixer; None for other parameters."""
+    _, found, inner = parameter_name.partition(".mixer.")
+    return inner if found else None
+
+
+@cache
+def _native_classes(plugin: type[MixerPlugin]) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
+    """The classes of config and model that transformers knows the plugin's models by."""
+    fields = dataclasses.fields(plugin.config_class)
+
+    def fill_config(namespace: dict[str, Any]) -> None:
+        namespace["__annotations__"] = {field.name: field.type for field in fields}
+        namespace |= {field.name: field.default for field in fields}
+        namespace |= {"model_type": f"seqbench-{plugin.name}", "__module__": plugin.__module__}
+        namespace |= {"settings_class": plugin.config_class, "mixer_class": plugin.mixer, "use_cache": True}
+
+    config_class = new_class(f"{plugin.__name__}Config", (MixerConfig,), exec_body=fill_config)
+
+    def fill_model(namespace: dict[str, Any]) -> None:
+        namespace |= {"config_class": config_class, "__module__": plugin.__module__}
+
+    model_class = new_class(f"{plugin.__name__}ForCausalLM", (MixerForCausalLM,), exec_body=fill_model)
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+    return config_class, model_class
