@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from seqbench.contracts import setting
-from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
+from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree, linear_recurrence
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,8 @@ class GatedRecurrence(Mixer[Any]):
         forget, inputs = self.in_proj(hidden).chunk(2, dim=-1)
         keep = torch.sigmoid(forget + self.forget_bias)
         added, keep = chunk.fill((1 - keep) * inputs, 0.0), chunk.fill(keep, 1.0)
-        memory = torch.zeros_like(added[:, 0]) if state is None else state
-        memories = []
-        for kept, new in zip(keep.unbind(1), added.unbind(1), strict=True):
-            memory = kept * memory + new
-            memories.append(memory)
-        return self.out_proj(torch.stack(memories, dim=1).to(hidden.dtype)), memory
+        memory = linear_recurrence(keep, added, state)
+        return self.out_proj(memory.to(hidden.dtype)), memory[:, -1]
 
 
 class OwnRecurrence(MixerPlugin):

@@ -1,6 +1,7 @@
 """The mixer kit: an author writes how a layer mixes tokens, and all else that a benchmarked model needs is here."""
 
-from seqbench.mixers.chunk import Chunk, causal_taps
+from seqbench.mixers.chunk import Chunk, causal_taps, linear_recurrence
+from seqbench.mixers.decoder import MixerLayer
 from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
 from seqbench.mixers.settings import MixerDecoderSettings
@@ -10,10 +11,12 @@ __all__ = [
     "Chunk",
     "Mixer",
     "MixerDecoderSettings",
+    "MixerLayer",
     "MixerPlugin",
     "MixerState",
     "NoSettings",
     "Tree",
     "causal_taps",
+    "linear_recurrence",
     "map_tensors",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from seqbench.mixers.state import Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +24,13 @@ class Chunk:
         input_ids: (batch, length) int64, the token ids, for layers that look something up by them.
         before: (batch,) int64, real tokens of each row in earlier calls.
         lengths: (batch,) int64, real tokens of each row in this call; None when every place is real.
+        stream: what the layer before handed on besides the residual stream, a tree of tensors; None in the first one.
     """
 
     input_ids: Tensor
     before: Tensor
     lengths: Tensor | None
+    stream: Tree = None
 
     @cached_property
     def positions(self) -> Tensor:
@@ -43,6 +48,10 @@ class Chunk:
     def added(self) -> Tensor:
         """(batch,) int64, real tokens of each row in this call."""
         return torch.full_like(self.before, self.input_ids.shape[1]) if self.lengths is None else self.lengths
+
+    def with_stream(self, stream: Tree) -> Chunk:
+        """The same tokens for the next layer."""
+        return self if stream is self.stream else dataclasses.replace(self, stream=stream)
 
     def fill(self, values: Tensor, neutral: float) -> Tensor:
         """`values` (batch, length, ...) with `neutral` in place of padding.
@@ -98,3 +107,29 @@ def causal_taps(values: Tensor, before: Tensor | None, taps: Tensor) -> Tensor:
     else:
         extended = torch.cat((before.to(values.dtype), values), dim=1)
     return sum((extended[:, tap : tap + length] * taps[:, tap] for tap in range(count)), torch.zeros_like(values))
+
+
+def linear_recurrence(keep: Tensor, added: Tensor, before: Tensor | None) -> Tensor:
+    """h_t = keep_t h_{t-1} + added_t for all t at once; differentiable.
+
+    After round k a place holds what the last 2^k places left in it: log2(length) rounds reach back to the start.
+
+    Args:
+        keep: (batch, length, ...), what stays of the state before.
+        added: of the same shape.
+        before: (batch, ...), the state before the first place; None for zeros.
+
+    Returns:
+        (batch, length, ...), the state after every place.
+    """
+    if before is None:
+        before = torch.zeros_like(added[:, 0])
+    memory = torch.cat((before.unsqueeze(1), added), dim=1)
+    keep = torch.cat((torch.zeros_like(keep[:, :1]), keep), dim=1)
+    shift = 1
+    while shift < memory.shape[1]:
+        earlier = torch.cat((torch.zeros_like(memory[:, :shift]), memory[:, :-shift]), dim=1)
+        memory = memory + keep * earlier
+        keep = keep * torch.cat((torch.zeros_like(keep[:, :shift]), keep[:, :-shift]), dim=1)
+        shift *= 2
+    return memory[:, 1:]

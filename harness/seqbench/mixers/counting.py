@@ -40,7 +40,7 @@ def layer_state_bytes(mixer: type[Mixer[Any]], settings: Any, length: int) -> in
 def _continued(
     mixer: type[Mixer[Any]],
     settings: Any,
-    count: Callable[[type[Mixer[Any]], Any, int], int],
+    count: Callable[..., int],
     degree: int,
     what: str,
     length: int,
@@ -89,5 +89,5 @@ def _run(mixer: type[Mixer[Any]], settings: Any, length: int) -> Tree:
     with torch.device("meta"), torch.no_grad():
         layer = mixer(settings.hidden_size, settings).eval()
         ids = torch.zeros(1, length, dtype=torch.int64)
-        _, state = layer(torch.zeros(1, length, settings.hidden_size), None, Chunk(ids, ids[:, 0], None))
+        _, state, *_ = layer(torch.zeros(1, length, settings.hidden_size), None, Chunk(ids, ids[:, 0], None))
     return state

@@ -1,7 +1,8 @@
 """The decoder around a mixer: everything of a language model that is not the mixing of tokens."""
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +24,34 @@ from seqbench.nn import (
 )
 
 
-class MixerConfig(PreTrainedConfig):
-    """The settings as they are saved beside the weights, and the mixers that they are for.
+class Design(Protocol):
+    """What a decoder asks its plugin."""
 
-    Attributes:
-        settings: the plugin's settings, of `settings_class`.
-    """
+    config_class: type
+    layer_class: "type[MixerLayer]"
+
+    @classmethod
+    def mixers(cls, settings: Any) -> Sequence[type[Mixer[Any]]]:
+        """The mixer of each layer."""
+
+    @classmethod
+    def order(cls, settings: Any) -> Sequence[int]:
+        """Which layer runs at each depth."""
+
+
+class MixerConfig(PreTrainedConfig):
+    """The settings as they are saved beside the weights."""
 
     keys_to_ignore_at_inference = STATE_NAMES
     # Given by the plugin, whose settings and layers these are.
-    settings_class: ClassVar[type]
-    mixer_class: ClassVar[type[Mixer[Any]]]
+    design: ClassVar[type[Design]]
 
     @property
     def settings(self) -> Any:
         """The plugin's settings."""
-        names = [field.name for field in dataclasses.fields(self.settings_class)]
-        return self.settings_class(**{name: getattr(self, name) for name in names})
+        settings_class: Any = self.design.config_class
+        names = [field.name for field in dataclasses.fields(settings_class)]
+        return settings_class(**{name: getattr(self, name) for name in names})
 
 
 class ShortConvolution(nn.Module):
@@ -70,17 +82,24 @@ class MixerLayer(GradientCheckpointingLayer):
         self.mlp_norm = _norm(settings) if has_mlp else None
         self.mlp = SwiGLU(size, settings.intermediate_size) if has_mlp else None
 
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
-        """The residual stream after this layer, (batch, length, hidden_size), and what the layer carries."""
-        inputs, carried, mixed = self.mixer_norm(hidden), None, state
-        if self.short_convolution is not None:
-            carried, mixed = (None, None) if state is None else state
-            inputs, carried = self.short_convolution(inputs, carried, chunk)
-        added, mixed = self.mixer(inputs, mixed, chunk)
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+        """The residual stream after this layer, (batch, length, hidden_size), what the layer carries on to the next
+        call, and what it hands to the next layer (`Chunk.stream`).
+        """
+        added, state, stream = self.mix(self.mixer_norm(hidden), state, chunk)
         hidden = hidden + added
         if self.mlp is not None and self.mlp_norm is not None:
             hidden = hidden + self.mlp(self.mlp_norm(hidden))
-        return hidden, mixed if self.short_convolution is None else (carried, mixed)
+        return hidden, state, stream
+
+    def mix(self, inputs: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+        """The mixer's output behind the short convolution, if there is one: added, carried, stream."""
+        if self.short_convolution is None:
+            return _with_stream(self.mixer(inputs, state, chunk), chunk)
+        before, state = (None, None) if state is None else state
+        inputs, after = self.short_convolution(inputs, before, chunk)
+        added, state, stream = _with_stream(self.mixer(inputs, state, chunk), chunk)
+        return added, (after, state), stream
 
 
 class MixerBackbone(nn.Module):
@@ -90,10 +109,11 @@ class MixerBackbone(nn.Module):
         super().__init__()
         settings = config.settings
         self.embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
+        design = config.design
         self.layers = nn.ModuleList(
-            MixerLayer(config.mixer_class(settings.hidden_size, settings), settings)
-            for _ in range(settings.num_hidden_layers)
+            design.layer_class(mixer(settings.hidden_size, settings), settings) for mixer in design.mixers(settings)
         )
+        self._order = tuple(design.order(settings))
         self.norm = _norm(settings)
 
     def empty_state(self) -> MixerState:
@@ -116,8 +136,10 @@ class MixerBackbone(nn.Module):
         before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
         chunk = Chunk(input_ids, before, None if packing is None else packing.lengths)
         hidden, carried = self.embed_tokens(input_ids), []
-        for index, layer in enumerate(self.layers):
-            hidden, after = layer(hidden, state.layers[index] if state and state.layers else None, chunk)
+        for depth, index in enumerate(self._order):
+            earlier = state.layers[depth] if state is not None and state.layers else None
+            hidden, after, stream = self.layers[index](hidden, earlier, chunk)
+            chunk = chunk.with_stream(stream)
             carried.append(after)
         if state is not None:
             state.store(carried, chunk.added)
@@ -144,6 +166,11 @@ class MixerForCausalLM(CausalLanguageModel):
             init.uniform_(module.taps, -bound, bound)
         elif isinstance(module, Mixer):
             module.initialise()
+
+
+def _with_stream(mixed: tuple[Any, ...], chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+    """What a mixer returned, with the stream as it came where the mixer does not speak of it."""
+    return (*mixed, chunk.stream) if len(mixed) == 2 else mixed
 
 
 def _norm(settings: Any) -> nn.Module:

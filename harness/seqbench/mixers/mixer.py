@@ -43,7 +43,7 @@ class Mixer(nn.Module, Generic[Settings]):
         super().__init__()
         self.hidden_size, self.settings = hidden_size, settings
 
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree] | tuple[Tensor, Tree, Tree]:
         """What the layer adds to the residual stream, and what is carried on.
 
         Args:
@@ -53,7 +53,8 @@ class Mixer(nn.Module, Generic[Settings]):
 
         Returns:
             (batch, length, hidden_size), of which what stands at padding is not read, and a tree of tensors with the
-            batch first: the state after each row's last real token.
+            batch first: the state after each row's last real token. A third tree of tensors, if there is one, is what
+            the next layer finds as `chunk.stream`; without it that stays as it was.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 

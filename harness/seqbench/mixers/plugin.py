@@ -1,7 +1,7 @@
 """The model plugin that a mixer becomes."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import new_class
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
-from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM
+from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.settings import settings_of
 
@@ -46,6 +46,8 @@ class MixerPlugin(ModelPlugin[Any]):
     """
 
     mixer: ClassVar[type[Mixer[Any]]]
+    # What stands around the mixer; a subclass of MixerLayer for another block.
+    layer_class: ClassVar[type[MixerLayer]] = MixerLayer
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("intermediate_size", 1)
 
@@ -55,6 +57,16 @@ class MixerPlugin(ModelPlugin[Any]):
             cls.config_class = settings_of(cls.mixer, cls.name)
             if "presets" not in cls.__dict__:
                 cls.presets = _Presets(cls.config_class)
+
+    @classmethod
+    def mixers(cls, settings: Any) -> Sequence[type[Mixer[Any]]]:
+        """The mixer of each layer; `mixer` in every one, as it stands."""
+        return [cls.mixer] * settings.num_hidden_layers
+
+    @classmethod
+    def order(cls, settings: Any) -> Sequence[int]:
+        """Which layer runs at each depth: each once, as it stands. A layer that is named twice is shared."""
+        return range(len(cls.mixers(settings)))
 
     def build(self, config: Any) -> MixerForCausalLM:
         """A freshly initialised decoder."""
@@ -91,33 +103,31 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def flops(self, config: Any, sequence_length: int) -> Flops:
         """Products of mixers, feed-forward layers and head; convolutions, gates, norms and residuals are none."""
-        layers, hidden = config.num_hidden_layers, config.hidden_size
-        forward = {"mixer": layers * layer_flops(self.mixer, config, sequence_length)}
+        at_depth, hidden = self._at_depth(config), config.hidden_size
+        forward = {"mixer": sum(layer_flops(mixer, config, sequence_length) for mixer in at_depth)}
         if config.feed_forward == "swiglu":
-            forward["mlp"] = 2 * sequence_length * layers * 3 * hidden * config.intermediate_size
+            forward["mlp"] = 2 * sequence_length * len(at_depth) * 3 * hidden * config.intermediate_size
         return Flops({**forward, "head": 2 * sequence_length * hidden * config.vocab_size})
 
     def state_bytes(self, config: Any, sequence_length: int) -> int:
         """What mixers and short convolutions carry, and the number of tokens seen."""
-        per_layer = layer_state_bytes(self.mixer, config, sequence_length)
-        if self._convolves_outside(config):
-            per_layer += _FP32_BYTES * (config.short_convolution - 1) * config.hidden_size
-        seen = 8
-        return config.num_hidden_layers * per_layer + seen
+        at_depth, seen = self._at_depth(config), 8
+        convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
+        inputs = _FP32_BYTES * max(0, config.short_convolution - 1) * config.hidden_size
+        return sum(layer_state_bytes(mixer, config, sequence_length) for mixer in at_depth) + convolved * inputs + seen
 
     def attention_reach(self, config: Any) -> int | None:
-        """Layers times that of the mixer's attention."""
-        reach = self.mixer.attention_reach(config)
-        return None if reach is None else config.num_hidden_layers * reach
+        """That of the attention of all layers; None where one has none, or looks at all."""
+        return _together(mixer.attention_reach(config) for mixer in self._at_depth(config))
 
     def receptive_field(self, config: Any) -> int | None:
-        """Layers times the reach of a mixer and of the convolution before it, and the token itself."""
-        reach = self.mixer.reach(config)
+        """The reaches of all mixers and of the convolutions before them, and the token itself."""
+        at_depth = self._at_depth(config)
+        reach = _together(mixer.reach(config) for mixer in at_depth)
         if reach is None:
             return None
-        if self._convolves_outside(config):
-            reach += config.short_convolution - 1
-        return config.num_hidden_layers * reach + 1
+        convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
+        return reach + convolved * (config.short_convolution - 1) + 1
 
     def confounds(self, config: Any) -> dict[str, str]:
         """The switches of the decoder, and the mixer's own lines."""
@@ -129,7 +139,7 @@ class MixerPlugin(ModelPlugin[Any]):
         return {
             "short convolution": convolution,
             "position encoding": config.position_encoding,
-            "depth": f"{config.num_hidden_layers} layers",
+            "depth": _depth(len(self.mixers(config)), len(self._at_depth(config))),
             "feed-forward": config.feed_forward,
             "norm": f"{config.norm}, before each part",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
@@ -137,8 +147,24 @@ class MixerPlugin(ModelPlugin[Any]):
             **self.mixer.confounds(config),
         }
 
-    def _convolves_outside(self, config: Any) -> bool:
-        return config.short_convolution > 0 and not self.mixer.short_convolution_inside
+    def _at_depth(self, config: Any) -> list[type[Mixer[Any]]]:
+        """The mixer at each depth; a shared one as often as it runs."""
+        mixers = self.mixers(config)
+        return [mixers[index] for index in self.order(config)]
+
+
+def _depth(layers: int, depth: int) -> str:
+    return f"{depth} layers" if layers == depth else f"{depth} layers, {layers} of them with weights of their own"
+
+
+def _convolves_outside(mixer: type[Mixer[Any]], config: Any) -> bool:
+    return config.short_convolution > 0 and not mixer.short_convolution_inside
+
+
+def _together(reaches: Iterable[int | None]) -> int | None:
+    """Their sum; None where one is unbounded."""
+    found = list(reaches)
+    return None if None in found else sum(reach for reach in found if reach is not None)
 
 
 def _inside_mixer(parameter_name: str) -> str | None:
@@ -150,20 +176,20 @@ def _inside_mixer(parameter_name: str) -> str | None:
 @cache
 def _native_classes(plugin: type[MixerPlugin]) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
     """The classes of config and model that transformers knows the plugin's models by."""
-    fields = dataclasses.fields(plugin.config_class)
+    fields, prefix = dataclasses.fields(plugin.config_class), plugin.__name__.removesuffix("Plugin")
 
     def fill_config(namespace: dict[str, Any]) -> None:
         namespace["__annotations__"] = {field.name: field.type for field in fields}
         namespace |= {field.name: field.default for field in fields}
         namespace |= {"model_type": f"seqbench-{plugin.name}", "__module__": plugin.__module__}
-        namespace |= {"settings_class": plugin.config_class, "mixer_class": plugin.mixer, "use_cache": True}
+        namespace |= {"design": plugin, "use_cache": True}
 
-    config_class = new_class(f"{plugin.__name__}Config", (MixerConfig,), exec_body=fill_config)
+    config_class: Any = new_class(f"{prefix}Config", (MixerConfig,), exec_body=fill_config)
 
     def fill_model(namespace: dict[str, Any]) -> None:
         namespace |= {"config_class": config_class, "__module__": plugin.__module__}
 
-    model_class = new_class(f"{plugin.__name__}ForCausalLM", (MixerForCausalLM,), exec_body=fill_model)
+    model_class = new_class(f"{prefix}ForCausalLM", (MixerForCausalLM,), exec_body=fill_model)
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
     return config_class, model_class

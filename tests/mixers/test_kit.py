@@ -1,0 +1,235 @@
+"""The parts of the mixer kit by themselves: states as trees, what a chunk knows, counts continued to any length."""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from own_gru import GRU
+from own_recurrence import GatedRecurrence, OwnRecurrence
+from torch import Tensor, nn
+
+from seqbench.contracts import setting
+from seqbench.errors import RequestError
+from seqbench.mixers import Chunk, Mixer, MixerPlugin, MixerState, causal_taps, linear_recurrence, map_tensors
+from seqbench.mixers.counting import layer_flops, layer_state_bytes
+from seqbench.mixers.settings import settings_of
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Any
+
+
+def chunk_of(lengths: list[int], length: int, before: list[int] | None = None) -> Chunk:
+    rows = len(lengths)
+    padded = None if min(lengths) == length else torch.tensor(lengths)
+    earlier = torch.zeros(rows, dtype=torch.int64) if before is None else torch.tensor(before)
+    return Chunk(torch.zeros(rows, length, dtype=torch.int64), earlier, padded)
+
+
+# States
+
+
+def test_a_state_is_any_tree_of_tensors() -> None:
+    tree = {"a": [torch.ones(2), None], "b": Pair(torch.zeros(2), (torch.ones(2),))}
+    doubled = map_tensors(lambda tensor: 2 * tensor, tree)
+    assert doubled["a"][0].tolist() == [2, 2] and doubled["a"][1] is None
+    assert isinstance(doubled["b"], Pair) and doubled["b"].right[0].tolist() == [2, 2]
+
+
+def test_what_cannot_be_carried_is_named() -> None:
+    with pytest.raises(TypeError, match="holds a float"):
+        map_tensors(lambda tensor: tensor, [1.5])
+
+
+def test_a_stored_state_owns_its_memory_and_has_no_gradient() -> None:
+    whole = torch.ones(2, 100, requires_grad=True) * 1.0
+    state = MixerState()
+    state.store([whole[:, -1]], torch.tensor([3, 4]))
+    [kept] = state.layers
+    assert not kept.requires_grad and kept.untyped_storage().nbytes() == 8
+    state.store([kept], torch.tensor([1, 0]))
+    assert state.seen is not None and state.seen.tolist() == [4, 4] and state.layers[0] is not whole
+    state.reorder_cache(torch.tensor([1, 1, 0]))
+    assert state.layers[0].shape == (3,) and state.seen.tolist() == [4, 4, 4]
+
+
+# Chunks
+
+
+def test_positions_go_on_where_a_row_ended() -> None:
+    assert chunk_of([2, 2], 2, before=[0, 5]).positions.tolist() == [[0, 1], [5, 6]]
+
+
+def test_padding_is_filled_and_whole_rows_are_left_alone() -> None:
+    values = torch.ones(2, 3, 1)
+    assert chunk_of([3, 3], 3).fill(values, 0.0) is values
+    assert chunk_of([3, 0], 3).fill(values, 7.0).flatten().tolist() == [1, 1, 1, 7, 7, 7]
+
+
+def test_the_last_state_of_a_row_without_tokens_is_the_one_before() -> None:
+    values, before = torch.arange(6.0).reshape(2, 3, 1), torch.tensor([[-1.0], [-2.0]])
+    assert chunk_of([2, 0], 3).last(values, before).flatten().tolist() == [1, -2]
+    assert chunk_of([3, 3], 3).last(values, before).flatten().tolist() == [2, 5]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.integers(0, 4), st.integers(0, 9))
+def test_newest_inputs_are_those_that_a_row_has_seen(lengths: list[int], places: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(len(lengths), 5, 2, generator=generator)
+    before = torch.randn(len(lengths), places, 2, generator=generator)
+    newest = chunk_of(lengths, 5).newest(values, before, places)
+    for row, length in enumerate(lengths):
+        seen = torch.cat((before[row], values[row, :length]))
+        assert newest[row].equal(seen[len(seen) - places :])
+    none = chunk_of(lengths, 5).newest(values, None, places)
+    assert none.equal(chunk_of(lengths, 5).newest(values, torch.zeros_like(before), places))
+
+
+@pytest.mark.parametrize("taps", [1, 2, 4, 9])
+def test_taps_are_torchs_convolution_of_each_channel(taps: int) -> None:
+    generator = torch.Generator().manual_seed(taps)
+    values, weights = torch.randn(2, 6, 3, generator=generator), torch.randn(3, taps, generator=generator)
+    before = torch.randn(2, taps - 1, 3, generator=generator)
+    extended = torch.cat((before, values), dim=1).transpose(1, 2)
+    expected = nn.functional.conv1d(extended, weights.unsqueeze(1), groups=3).transpose(1, 2)
+    torch.testing.assert_close(causal_taps(values, before, weights), expected)
+    torch.testing.assert_close(
+        causal_taps(values, None, weights), causal_taps(values, torch.zeros_like(before), weights)
+    )
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
+def test_a_linear_recurrence_is_its_loop(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    keep, added, before = (
+        torch.rand(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, length, 3), (2, length, 3), (2, 3))
+    )
+    state, states = before, []
+    for place in range(length):
+        state = keep[:, place] * state + added[:, place]
+        states.append(state)
+    expected, found = torch.stack(states, dim=1), linear_recurrence(keep, added, before)
+    torch.testing.assert_close(found, expected)
+    ours = torch.autograd.grad(found.square().sum(), (keep, added, before))
+    for gradient, other in zip(ours, torch.autograd.grad(expected.square().sum(), (keep, added, before)), strict=True):
+        torch.testing.assert_close(gradient, other)
+    torch.testing.assert_close(linear_recurrence(keep, added, None), linear_recurrence(keep, added, 0 * before))
+
+
+# Settings
+
+
+@dataclass(frozen=True)
+class Clashing:
+    hidden_size: int = setting(3, "not the mixer's to say")
+
+
+class Clash(Mixer[Any]):
+    settings_class = Clashing
+
+
+def test_a_setting_of_every_decoder_is_not_the_mixers() -> None:
+    with pytest.raises(TypeError, match="hidden_size is a setting of every decoder"):
+        settings_of(Clash, "clash")
+
+
+def test_a_position_encoding_that_the_mixer_cannot_apply_is_refused_by_name() -> None:
+    with pytest.raises(RequestError, match="position_encoding=rotary: own-recurrence takes none, and no other"):
+        dataclasses.replace(OwnRecurrence.presets["tiny"], position_encoding="rotary")
+
+
+def test_the_mixers_own_settings_are_checked() -> None:
+    with pytest.raises(RequestError, match="longest_memory must be at least 2"):
+        dataclasses.replace(OwnRecurrence.presets["tiny"], longest_memory=1.0)
+
+
+# Counts
+
+
+class Attending(Mixer[Any]):
+    """Attention over all earlier tokens, or over the newest `reach` ones: products of second degree, keys carried."""
+
+    def __init__(self, hidden_size: int, settings: Any) -> None:
+        super().__init__(hidden_size, settings)
+        self.query, self.key = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden: Tensor, state: Any, chunk: Chunk) -> tuple[Tensor, Any]:
+        keys = self.key(hidden)
+        scores = self.query(hidden) @ keys.transpose(1, 2)
+        return scores.tril() @ keys, (keys,)
+
+
+class Windowed(Attending):
+    """Beyond 30 tokens its state grows no more, and of its products no polynomial tells."""
+
+    def forward(self, hidden: Tensor, state: Any, chunk: Chunk) -> tuple[Tensor, Any]:
+        keys = self.key(hidden)[:, :30]
+        return (self.query(hidden) @ keys.transpose(1, 2)) @ keys, keys
+
+
+class Told(Windowed):
+    @classmethod
+    def flops(cls, settings: Any, length: int) -> int:
+        return 11 * length
+
+    @classmethod
+    def state_bytes(cls, settings: Any, length: int) -> int:
+        return 4 * min(length, 30) * settings.hidden_size
+
+
+@pytest.fixture(scope="module")
+def settings() -> Any:
+    return settings_of(GRU, "gru")(hidden_size=8, num_hidden_layers=1)
+
+
+@pytest.mark.parametrize("length", [1, 7, 100, 2**19])
+def test_products_of_second_degree_are_continued_exactly(settings: Any, length: int) -> None:
+    assert layer_flops(Attending, settings, length) == 2 * 2 * length * 8 * 8 + 2 * 2 * length * length * 8
+    assert layer_state_bytes(Attending, settings, length) == 4 * length * 8
+
+
+def test_what_no_polynomial_tells_is_asked_of_the_mixer(settings: Any) -> None:
+    with pytest.raises(RequestError, match=r"Windowed: state_bytes at 72 tokens are 960, where .* give the mixer"):
+        layer_state_bytes(Windowed, settings, 100)
+    with pytest.raises(RequestError, match=r"classmethod flops\(settings, length\)"):
+        layer_flops(Windowed, settings, 100)
+    assert layer_flops(Told, settings, 100) == 1100 and layer_state_bytes(Told, settings, 100) == 960
+
+
+def test_no_tokens_cost_nothing(settings: Any) -> None:
+    assert layer_flops(Attending, settings, 0) == layer_state_bytes(Attending, settings, 0) == 0
+
+
+def test_a_short_convolution_carries_its_newest_inputs_and_bounds_nothing_that_was_unbounded() -> None:
+    plugin, plain = OwnRecurrence(), OwnRecurrence.presets["tiny"]
+    convolved = dataclasses.replace(plain, short_convolution=4)
+    assert plugin.state_bytes(convolved, 9) - plugin.state_bytes(plain, 9) == 4 * 3 * 4 * 64
+    assert plugin.receptive_field(convolved) is None
+    assert plugin.confounds(convolved)["short convolution"] == "4 taps per channel before each mixer"
+    assert plugin.confounds(plain)["short convolution"] == "none"
+
+
+class Blind(GatedRecurrence):
+    @classmethod
+    def reach(cls, settings: Any) -> int:
+        return 0
+
+
+class BlindPlugin(MixerPlugin):
+    """Of a mixer that looks at no other token."""
+
+    name, summary, version = "blind", "looks at no other token", "1"
+    mixer = Blind
+
+
+@pytest.mark.parametrize(("layers", "taps"), list(itertools.product([1, 3], [0, 4])))
+def test_the_receptive_field_is_that_of_all_layers_and_their_convolutions(layers: int, taps: int) -> None:
+    settings = dataclasses.replace(BlindPlugin.presets["tiny"], num_hidden_layers=layers, short_convolution=taps)
+    assert BlindPlugin().receptive_field(settings) == layers * max(0, taps - 1) + 1
