@@ -21,18 +21,18 @@ from transformers import AutoModelForCausalLM
 from seqbench.accounting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
+from seqbench.mixers.decoder import MixerForCausalLM
 from seqbench.testing import check_model_plugin
 from seqbench_baselines.gated_convolution.convolution import (
     SHORT,
     causal_convolution,
     causal_convolution_reference,
 )
-from seqbench_baselines.gated_convolution.modeling import GatedConvolutionForCausalLM
-from seqbench_baselines.gated_convolution.plugin import GatedConvolutionPlugin, GatedConvolutionSettings
+from seqbench_baselines.gated_convolution.plugin import GatedConvolutionPlugin
 
 PLUGIN = GatedConvolutionPlugin()
 LENGTH = 63
-SMALL = GatedConvolutionSettings(hidden_size=16, intermediate_size=16, num_hidden_layers=2, filter_length=24)
+SMALL = PLUGIN.config_class(hidden_size=16, intermediate_size=16, num_hidden_layers=2, filter_length=24)
 # New tokens, kept inputs, taps: filters shorter and longer than what there is, at lengths that are no power of two.
 SIZES = [
     (1, 0, 5),
@@ -51,7 +51,7 @@ SIZES = [
 ]
 
 
-def build(**changes: object) -> GatedConvolutionForCausalLM:
+def build(**changes: object) -> MixerForCausalLM:
     settings = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 3, "filter_length": 20, **changes}
     config = with_settings(PLUGIN.presets["tiny"], {name: str(value) for name, value in settings.items()}, "model")
     torch.manual_seed(0)
@@ -110,25 +110,25 @@ def test_half_precision_inputs_are_convolved_in_fp32() -> None:
     assert relative_difference(output, exact) < 5e-6
 
 
-def plain_decoder(model: GatedConvolutionForCausalLM, tokens: Tensor) -> Tensor:
+def plain_decoder(model: MixerForCausalLM, tokens: Tensor) -> Tensor:
     """Logits of one sequence in fp64: the formulas, with a loop over the taps."""
     config = model.config
     weights = {name.removeprefix("model."): tensor.detach().double() for name, tensor in model.named_parameters()}
 
     def norm(values: Tensor, name: str) -> Tensor:
-        scale = (values.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt()
+        scale = (values.square().mean(-1, keepdim=True) + config.norm_epsilon).sqrt()
         return values / scale * weights[f"{name}.weight"]
 
     hidden = weights["embed_tokens.weight"][tokens]
     for index in range(config.num_hidden_layers):
         layer = f"layers.{index}"
-        inputs = norm(hidden, f"{layer}.input_layernorm")
-        convolved = weights[f"{layer}.convolution.bias"].repeat(len(tokens), 1)
-        for distance, tap in enumerate(weights[f"{layer}.convolution.taps"].T[: len(tokens)]):
+        inputs = norm(hidden, f"{layer}.mixer_norm")
+        convolved = weights[f"{layer}.mixer.bias"].repeat(len(tokens), 1)
+        for distance, tap in enumerate(weights[f"{layer}.mixer.taps"].T[: len(tokens)]):
             convolved[distance:] += tap * inputs[: len(tokens) - distance]
-        gate = inputs @ weights[f"{layer}.convolution.proj.weight"].T + weights[f"{layer}.convolution.proj.bias"]
+        gate = inputs @ weights[f"{layer}.mixer.proj.weight"].T + weights[f"{layer}.mixer.proj.bias"]
         hidden = hidden + gate * convolved
-        inputs = norm(hidden, f"{layer}.post_convolution_layernorm")
+        inputs = norm(hidden, f"{layer}.mlp_norm")
         gate = inputs @ weights[f"{layer}.mlp.gate_proj.weight"].T
         up = inputs @ weights[f"{layer}.mlp.up_proj.weight"].T
         hidden = hidden + (gate * gate.sigmoid() * up) @ weights[f"{layer}.mlp.down_proj.weight"].T
@@ -154,7 +154,7 @@ def test_a_sequence_in_chunks_of_any_length_equals_the_whole(sizes: tuple[int, .
     whole, state = feed(model, tokens, [LENGTH])
     parts, other = feed(model, tokens, sizes)
     assert largest_difference(parts, whole) < 1e-4
-    for inputs, others in zip(other.inputs, state.inputs, strict=True):
+    for inputs, others in zip(other.layers, state.layers, strict=True):
         assert largest_difference(inputs, others) < 1e-4
 
 
@@ -208,7 +208,7 @@ def test_every_clause_of_the_contract_holds_where_the_filter_is_shorter_than_the
 
 def test_a_filter_of_one_tap_is_refused() -> None:
     with pytest.raises(RequestError, match="filter_length"):
-        GatedConvolutionSettings(filter_length=1)
+        PLUGIN.config_class(filter_length=1)
 
 
 @pytest.mark.parametrize(("preset", "size"), [("30m", 29_934_592), ("119m", 118_970_368)])
@@ -248,10 +248,10 @@ def test_under_bf16_autocast_only_linear_maps_run_in_bf16() -> None:
     model, tokens = build(filter_length=LENGTH).train(), random_tokens(2, LENGTH, 50)
     seen = []
     for layer in model.model.layers:
-        layer.convolution.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
+        layer.mixer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
     exact = model(tokens).logits
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(tokens).logits
         state = model(tokens, use_cache=True).past_key_values
-    assert {inputs.dtype for inputs in state.inputs} == {torch.float32} == set(seen)
+    assert {inputs.dtype for inputs in state.layers} == {torch.float32} == set(seen)
     assert 0 < largest_difference(logits.float(), exact) < 0.05 * exact.abs().max()

@@ -87,8 +87,9 @@ def test_newest_inputs_are_those_that_a_row_has_seen(lengths: list[int], places:
     for row, length in enumerate(lengths):
         seen = torch.cat((before[row], values[row, :length]))
         assert newest[row].equal(seen[len(seen) - places :])
-    none = chunk_of(lengths, 5).newest(values, None, places)
-    assert none.equal(chunk_of(lengths, 5).newest(values, torch.zeros_like(before), places))
+    nothing = [values[:, :0], before * 0, torch.zeros(len(lengths), places + 3, 2)]
+    expected = chunk_of(lengths, 5).newest(values, None, places)
+    assert all(chunk_of(lengths, 5).newest(values, zeros, places).equal(expected) for zeros in nothing)
 
 
 @pytest.mark.parametrize("taps", [1, 2, 4, 9])

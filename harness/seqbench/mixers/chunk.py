@@ -75,17 +75,20 @@ class Chunk:
         return torch.where(self.lengths.reshape(-1, *(1,) * (before.dim() - 1)) > 0, found, before)
 
     def newest(self, values: Tensor, before: Tensor | None, places: int) -> Tensor:
-        """(batch, places, ...): the newest of `before` (batch, places, ...) and of the real `values`, newest last.
+        """(batch, places, ...): the newest of `before` (batch, kept, ...) and of the real `values`, newest last.
 
-        Zeros stand for what a row has not seen yet; None for `before` is zeros alone. It is what a convolution of
+        Zeros stand for what a row has not seen yet; None for `before` is nothing seen. It is what a convolution of
         places + 1 taps carries on.
         """
-        if before is None:
-            before = values.new_zeros(values.shape[0], places, *values.shape[2:])
-        extended = torch.cat((before.to(values.dtype), values), dim=1)
+        if before is not None:
+            values = torch.cat((before.to(values.dtype), values), dim=1)
+        # Of a row without real tokens the places end before `values`, in front of which there may be fewer.
+        front = places if self.lengths is not None else max(0, places - values.shape[1])
+        extended = torch.cat((values.new_zeros(values.shape[0], front, *values.shape[2:]), values), dim=1)
         if self.lengths is None:
             return extended[:, extended.shape[1] - places :]
-        index = self.lengths.unsqueeze(1) + torch.arange(places, device=values.device)
+        last = extended.shape[1] - self.input_ids.shape[1] + self.lengths
+        index = last.unsqueeze(1) - places + torch.arange(places, device=values.device)
         index = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
         return extended.gather(1, index)
 

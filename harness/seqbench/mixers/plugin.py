@@ -26,11 +26,12 @@ _FP32_BYTES = 4
 class _Presets(Mapping[str, Any]):
     """The shapes above, as settings of one plugin; made when they are asked for."""
 
-    def __init__(self, settings_class: type) -> None:
-        self._settings_class = settings_class
+    def __init__(self, plugin: "type[MixerPlugin]") -> None:
+        self._plugin = plugin
 
     def __getitem__(self, name: str) -> Any:
-        return self._settings_class(**_SHAPES[name])
+        settings_class: Any = self._plugin.config_class
+        return settings_class(**_SHAPES[name], **self._plugin.preset_settings.get(name, {}))
 
     def __iter__(self) -> Iterator[str]:
         return iter(_SHAPES)
@@ -43,11 +44,14 @@ class MixerPlugin(ModelPlugin[Any]):
     """A decoder around `mixer`: name, summary, version and mixer are all that a subclass says.
 
     The settings are the decoder's and the mixer's own; presets are tiny, 30m and 119m unless the subclass has others.
+    Importing it makes its models known to the Auto classes of transformers, as "seqbench-NAME".
     """
 
     mixer: ClassVar[type[Mixer[Any]]]
     # What stands around the mixer; a subclass of MixerLayer for another block.
     layer_class: ClassVar[type[MixerLayer]] = MixerLayer
+    # Preset -> what it changes of the mixer's own settings.
+    preset_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("intermediate_size", 1)
 
@@ -56,7 +60,8 @@ class MixerPlugin(ModelPlugin[Any]):
         if "mixer" in cls.__dict__:
             cls.config_class = settings_of(cls.mixer, cls.name)
             if "presets" not in cls.__dict__:
-                cls.presets = _Presets(cls.config_class)
+                cls.presets = _Presets(cls)
+            _native_classes(cls)
 
     @classmethod
     def mixers(cls, settings: Any) -> Sequence[type[Mixer[Any]]]:
@@ -168,7 +173,7 @@ def _together(reaches: Iterable[int | None]) -> int | None:
 
 
 def _inside_mixer(parameter_name: str) -> str | None:
-    """The name of a mixer's parameter inside the mixer; None for other parameters."""
+    """A parameter's name inside its mixer; None for one outside."""
     _, found, inner = parameter_name.partition(".mixer.")
     return inner if found else None
 
