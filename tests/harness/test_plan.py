@@ -126,7 +126,7 @@ def test_an_ablation_changes_the_fields_it_names():
         ({"model.width": "wide"}, "a whole number"),
         ({"task.length": "2"}, "at least 4|from 4"),
         ({"steps": "-1"}, "at least 0"),
-        ({"steps": "2"}, "set warmup_steps too"),
+        ({"steps": "2", "warmup_steps": "2"}, "set warmup_steps too"),
     ],
 )
 def test_a_change_that_cannot_be_made_says_what_can(changes, told):
