@@ -29,8 +29,8 @@ from rich.progress import track
 from short_training import short_training, time_training
 
 from seqbench.environment import bf16_in_hardware, tune_allocator
-from seqbench.plan import resolve
-from seqbench.request import PRECISIONS, RunRequest
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import PRECISIONS, RunRequest
 
 MODELS = "pmnet,transformer,sliding-window,mamba"
 ALLOCATORS = ("tuned", "default")

@@ -19,8 +19,8 @@ from short_training import short_training, time_training
 
 from seqbench.contracts import Batch
 from seqbench.environment import tune_allocator
-from seqbench.plan import RunPlan, resolve
-from seqbench.request import RunRequest
+from seqbench.planning.plan import RunPlan, resolve
+from seqbench.planning.request import RunRequest
 
 LIMIT = 0.02
 

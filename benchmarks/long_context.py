@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from seqbench.environment import tune_allocator
-from seqbench.plan import RunPlan, resolve
-from seqbench.request import RunRequest
-from seqbench.runner import build_model, predictor_of
+from seqbench.planning.plan import RunPlan, resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import build_model, predictor_of
 from seqbench.training.progress import TrainingProgress
 from seqbench.training.trainer import Trainer
 from seqbench_tasks.pg19.books import BookScore, read_book

@@ -23,12 +23,12 @@ import torch
 
 from pmnet_plugin.plugin import PMNetPlugin
 from seqbench.environment import tune_allocator
+from seqbench.evaluating.streaming import stream
 from seqbench.nn import evaluation_mode
 from seqbench.speed.high_water import rise
 from seqbench.speed.passes import TrainingPass
 from seqbench.speed.peaks import Peaks
 from seqbench.speed.spread import paired_ratios, spread
-from seqbench.streaming import stream
 from seqbench_kernels.dispatch import ENVIRONMENT_VARIABLE, request_paths
 
 DIRECT = "memory_read=reference,memory_write=reference"

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqbench.plan import RunPlan
-from seqbench.runner import build_model
+from seqbench.planning.plan import RunPlan
+from seqbench.running.runner import build_model
 from seqbench.training.trainer import Trainer
 
 

@@ -19,9 +19,9 @@ from short_training import short_training, time_training
 
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.environment import tune_allocator
-from seqbench.plan import RunPlan, resolve
-from seqbench.request import RunRequest
-from seqbench.runner import build_model
+from seqbench.planning.plan import RunPlan, resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import build_model
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.schedule import learning_rate_at
 

@@ -12,7 +12,7 @@ from model_support import enliven, feed, largest_difference, pad_rows, random_to
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from seqbench.contracts import with_settings
-from seqbench.registry import find_model
+from seqbench.plugins.registry import find_model
 
 MODELS = ["pmnet", "transformer", "sliding-window"]
 VOCABULARY, LENGTH = 41, 70

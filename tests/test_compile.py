@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqbench.contracts import describe_settings, with_settings
-from seqbench.registry import MODEL_GROUP, announced, find_model, takes_argument
+from seqbench.plugins.registry import MODEL_GROUP, announced, find_model, takes_argument
 
 # Plugins that are named with an argument: one to try them with.
 ARGUMENTS = {"hf": "llama"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from seqbench.contracts import with_settings
-from seqbench.registry import find_model
+from seqbench.plugins.registry import find_model
 
 MODELS = ["pmnet", "transformer", "sliding-window", "gated-convolution", "mamba"]
 VOCABULARY, NEW = 23, 6

@@ -13,8 +13,8 @@ from model_support import bytes_in
 from torch import Tensor
 
 from seqbench.environment import tune_allocator
-from seqbench.registry import find_model
-from seqbench.streaming import stream
+from seqbench.evaluating.streaming import stream
+from seqbench.plugins.registry import find_model
 
 EARLY, LONG = 100_000, 1_000_000
 VOCABULARY = 384

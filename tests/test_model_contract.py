@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from seqbench.registry import MODEL_GROUP, BrokenPlugin, announced, find_model, takes_argument
+from seqbench.plugins.registry import MODEL_GROUP, BrokenPlugin, announced, find_model, takes_argument
 from seqbench.testing.clause import examine
 from seqbench.testing.model.clauses import MODEL_CLAUSES
 from seqbench.testing.model.subject import ModelSubject

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from seqbench.errors import RequestError
-from seqbench.initial_weights import find_initial_weights
+from seqbench.planning.initial_weights import find_initial_weights
 from seqbench_baselines.hugging_face import HuggingFacePlugin
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from seqbench.registry import TASK_GROUP, announced, find_task
+from seqbench.plugins.registry import TASK_GROUP, announced, find_task
 from seqbench.testing.clause import examine
 from seqbench.testing.report import DECLARED, PASSED
 from seqbench.testing.task.clauses import TASK_CLAUSES

@@ -17,8 +17,8 @@ import psutil
 import torch
 
 import seqbench
-from seqbench.torch_settings import fresh_torch_settings
-from seqbench.variables import hidden_variables, ignored_variables, rounding_variables
+from seqbench.surroundings.torch_settings import fresh_torch_settings
+from seqbench.surroundings.variables import hidden_variables, ignored_variables, rounding_variables
 
 # Instructions that multiply bfloat16 numbers, as torch calls them.
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")

@@ -9,7 +9,7 @@ The command line prints them as one message without a traceback. `RequestError` 
 from typing import ClassVar
 
 EXIT_FAILED, EXIT_WRONG_REQUEST = 1, 2
-# What a shell says of processes that SIGPIPE has ended; other signals: `seqbench.stopping`.
+# What a shell says of processes that SIGPIPE has ended; other signals: `seqbench.surroundings.stopping`.
 EXIT_BROKEN_PIPE = 141
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 # Seconds between two plain lines: often enough to see life, rarely enough to read a log.
 _LINE_SECONDS = 10.0

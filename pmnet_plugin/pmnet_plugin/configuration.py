@@ -10,9 +10,9 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from pmnet_plugin.settings import PMNetSettings
 from seqbench.contracts import describe_settings
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
 from seqbench.nn import STATE_NAMES
-from seqbench.suggestions import did_you_mean
 
 # Written into config.json by some version of transformers, or read by it, besides what its class declares today and
 # the fields of generation.

@@ -18,7 +18,7 @@ from model_support import (
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench.mixers.decoder import MixerForCausalLM

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench_baselines.hugging_face import HuggingFacePlugin

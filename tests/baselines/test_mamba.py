@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from state_space_models import MAMBA, check_parameters
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench_baselines.mamba.convolution import causal_convolution

@@ -6,7 +6,7 @@ import pytest
 import torch
 from state_space_models import MAMBA2, check_parameters, tokens
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench_baselines.mamba2.plugin import Mamba2Settings

@@ -6,7 +6,7 @@ from model_support import feed, largest_difference, random_tokens, stored_bytes,
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
 from seqbench_baselines.transformer.modeling import DecoderForCausalLM
 from seqbench_baselines.transformer.plugin import SlidingWindowPlugin, TransformerPlugin

@@ -28,9 +28,11 @@ import torch  # noqa: E402
 import toy_model  # noqa: E402, F401
 import toy_task  # noqa: E402, F401
 
-from seqbench import preview, runner, scheduler, stopping  # noqa: E402, F401
 from seqbench.cli import app, compare, grid, listing, main, run, show  # noqa: E402, F401
+from seqbench.comparing import scheduler  # noqa: E402
 from seqbench.report import plot, run_plots, table, training_figure  # noqa: E402, F401
+from seqbench.running import preview, runner  # noqa: E402, F401
+from seqbench.surroundings import stopping  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -9,14 +9,14 @@ import hypothesis.strategies as st
 import pytest
 from command_line import TOY
 
+from seqbench.accounting.meta_build import MOST_TENSORS, build_without_memory
 from seqbench.cli.app import LazyGroup
 from seqbench.cli.numbers import Amount, Count
+from seqbench.comparing.search import parse_axes
+from seqbench.contracts.quantities import LARGEST_WHOLE, number, whole_number
 from seqbench.errors import RequestError
-from seqbench.meta_build import MOST_TENSORS, build_without_memory
-from seqbench.plan import slug
-from seqbench.quantities import LARGEST_WHOLE, number, whole_number
-from seqbench.registry import find_model
-from seqbench.search import parse_axes
+from seqbench.planning.plan import slug
+from seqbench.plugins.registry import find_model
 
 RUN = ("run", *TOY)
 COMPARE = ("compare", "--task", "toy_task:Recall", "--models", TOY[1])

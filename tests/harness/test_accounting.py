@@ -2,13 +2,13 @@
 
 import pytest
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.errors import RequestError
-from seqbench.fresh_model import build_model
-from seqbench.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
-from seqbench.plan import resolve
-from seqbench.preview import estimate_training
-from seqbench.request import RunRequest
+from seqbench.planning.fresh_model import build_model
+from seqbench.planning.memory_estimate import MemoryEstimate, estimate_memory, require_memory, require_weights
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.preview import estimate_training
 
 MEBI = 2**20
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from seqbench.checkpoint_files import checkpoint_digest, find_weights
 from seqbench.errors import RequestError
-from seqbench.plan import resolve
-from seqbench.request import RunRequest
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.plugins.checkpoint_files import checkpoint_digest, find_weights
 
 
 @pytest.fixture(scope="module")

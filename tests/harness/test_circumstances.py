@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from seqbench import memory_pressure
-from seqbench.circumstances import circumstance_of, is_crash, signal_name, told_in
 from seqbench.errors import Circumstance, RunFailure
+from seqbench.surroundings import memory_pressure
+from seqbench.surroundings.circumstances import circumstance_of, is_crash, signal_name, told_in
 
 
 def caused(error: Exception, cause: Exception) -> Exception:

@@ -9,13 +9,13 @@ from command_line import Bench
 from stored_grid import store_grid, store_trials
 from stored_results import no_items, result, shown, sized
 
-from seqbench.comparison import columns, plan_grid
+from seqbench.comparing.grid import columns, plan_grid
+from seqbench.comparing.search import Search, parse_axis
 from seqbench.errors import RequestError
+from seqbench.planning.request import RunRequest
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.results import parameter_budget
 from seqbench.report.table import comparison_report
-from seqbench.request import RunRequest
-from seqbench.search import Search, parse_axis
 
 WHOLE, OTHER = "toy_model:Neighbour", "toy_model:ShortSighted"
 TASK = "toy_task:Recall"

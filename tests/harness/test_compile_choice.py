@@ -13,8 +13,8 @@ from toy_task import Recall, RecallSettings
 
 from seqbench.contracts import Batch
 from seqbench.errors import RunFailure
-from seqbench.plan import resolve
-from seqbench.request import RunRequest
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
 from seqbench.training.compilation import CompiledLoss, SummedLoss
 from seqbench.training.gradients import GradientAccumulator
 

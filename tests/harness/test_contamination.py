@@ -5,16 +5,16 @@ import torch
 from stored_grid import store_grid, store_trials
 from stored_results import no_items, result, shown
 
-from seqbench.comparability import require_comparable
-from seqbench.comparison import grid_run
+from seqbench.comparing.comparability import require_comparable
+from seqbench.comparing.grid import grid_run
 from seqbench.contracts import Contamination
 from seqbench.errors import RequestError
+from seqbench.planning.request import RunRequest
 from seqbench.report.ablations import ablation_report
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.model_card import model_card
 from seqbench.report.table import comparison_report, run_report
-from seqbench.request import RunRequest
-from seqbench.runner import stored_result
+from seqbench.running.runner import stored_result
 from seqbench.store.run_folder import RunFolder
 from seqbench_tasks.parity import ParityTask
 

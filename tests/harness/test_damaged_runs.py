@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from stored_grid import store_grid
 from stored_run import cover, edit
 
-from seqbench.request import RunRequest
+from seqbench.planning.request import RunRequest
 from seqbench.store.checksums import CHECKSUMS
 from seqbench.store.run_folder import RunFolder
 from seqbench.store.sealed import unsealed

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seqbench.edited_source import edited_sources
-from seqbench.plugin_source import source_sha256
+from seqbench.plugins.plugin_source import source_sha256
+from seqbench.running.edited_source import edited_sources
 
 PLUGIN = "from {layers} import WIDTH\n\nclass Plugin:\n    width = WIDTH\n"
 
@@ -34,7 +34,9 @@ def hashed(tmp_path, monkeypatch):
             del sys.modules[name]
         monkeypatch.syspath_prepend(str(root))
         importlib.invalidate_caches()
-        for function in (m for m in vars(sys.modules["seqbench.plugin_source"]).values() if hasattr(m, "cache_clear")):
+        for function in (
+            m for m in vars(sys.modules["seqbench.plugins.plugin_source"]).values() if hasattr(m, "cache_clear")
+        ):
             function.cache_clear()
         module = importlib.import_module("written.written_model" if package else "written_model")
         return source_sha256(module.Plugin)

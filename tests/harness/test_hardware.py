@@ -7,12 +7,12 @@ from stored_grid import store_grid
 from stored_results import no_items, result, shown
 from stored_run import edit
 
-from seqbench.comparability import require_comparable, with_hardware
-from seqbench.comparison import GridRun, columns, plan_grid
+from seqbench.comparing.comparability import require_comparable, with_hardware
+from seqbench.comparing.grid import GridRun, columns, plan_grid
 from seqbench.errors import RequestError
+from seqbench.planning.request import RunRequest
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.table import comparison_report
-from seqbench.request import RunRequest
 
 WHOLE, OTHER = "toy_model:Neighbour", "toy_model:ShortSighted"
 COLUMNS = columns(RunRequest("", "toy_task:Recall"), [WHOLE, OTHER], [(WHOLE, "deaf@eval")])

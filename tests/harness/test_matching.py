@@ -7,11 +7,11 @@ import toy_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.accounting import count_parameters, non_embedding
+from seqbench.accounting.counting import count_parameters, non_embedding
+from seqbench.accounting.matching import TOLERANCE, ParameterBudget, match_parameters
 from seqbench.contracts import WidthAxis
 from seqbench.errors import RequestError
-from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters
-from seqbench.registry import find_model
+from seqbench.plugins.registry import find_model
 
 SHIPPED = ["pmnet", "sliding-window", "transformer", "gated-convolution", "mamba", "hf:llama"]
 

@@ -6,7 +6,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seqbench.errors import RequestError
-from seqbench.registry import find_model
+from seqbench.plugins.registry import find_model
 from seqbench.training.matrices import describe_split, split_parameters
 from seqbench.training.optimizer import build_optimizers
 from seqbench.training.settings import TrainerSettings

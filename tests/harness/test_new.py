@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seqbench.errors import RequestError
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, find_model, find_task
+from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP, find_model, find_task
 from seqbench.scaffold import KINDS, choose_names, render, write_package
 
 GROUPS = {"model": MODEL_GROUP, "task": TASK_GROUP}

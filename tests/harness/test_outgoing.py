@@ -14,7 +14,7 @@ from seqbench.cli.show import show
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.outgoing import save_figure, spreadsheet_cell
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 CLEAR_SCREEN = "\x1b[2J"
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe"

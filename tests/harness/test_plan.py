@@ -7,8 +7,8 @@ import pytest
 import toy_model
 
 from seqbench.errors import RequestError
-from seqbench.plan import resolve, slug
-from seqbench.request import RunRequest
+from seqbench.planning.plan import resolve, slug
+from seqbench.planning.request import RunRequest
 
 TOY = RunRequest("toy_model:Neighbour", "toy_task:Recall", device="cpu")
 

@@ -10,11 +10,11 @@ from toy_model import NeighbourConfig, StatelessModel
 
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError
-from seqbench.fresh_model import build_model
-from seqbench.plan import resolve
-from seqbench.predictor import ModelPredictor
-from seqbench.request import RunRequest
-from seqbench.runner import predictor_of
+from seqbench.evaluating.predictor import ModelPredictor
+from seqbench.planning.fresh_model import build_model
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import predictor_of
 from seqbench.store.records import EvaluationRecords
 from seqbench.training.data_order import DataOrderHash
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from toy_diagnostics import Telling
 
-from seqbench import checkpoint_files, environment
-from seqbench.comparison import grid_run
+from seqbench import environment
+from seqbench.comparing.grid import grid_run
 from seqbench.errors import Circumstance
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.planning.request import RunRequest
+from seqbench.plugins import checkpoint_files
+from seqbench.running.runner import execute
 from seqbench.soundness import gate
 from seqbench.testing.report import ClauseFailure
 

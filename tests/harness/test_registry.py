@@ -6,7 +6,7 @@ import toy_task
 from announced_package import announce_package
 
 from seqbench.errors import RequestError
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, find_model, find_task
+from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced, find_model, find_task
 
 ENTRY_POINTS = """\
 [bench.models]

@@ -7,13 +7,13 @@ import torch
 from toy_model import NeighbourConfig, NeighbourModel
 from unready import Watched
 
-from seqbench.comparison import grid_run
+from seqbench.comparing.grid import grid_run
 from seqbench.errors import RequestError, RunFailure
-from seqbench.preview import preview
+from seqbench.planning.request import RunRequest
 from seqbench.rehearsal import rehearse as rehearsal
 from seqbench.rehearsal.predictor import RehearsalPredictor
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.running.preview import preview
+from seqbench.running.runner import execute
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_a_rehearsal_leaves_nothing_behind_and_the_run_is_the_same_without_it(tm
     first = run(tmp_path / "first")
     (folder,) = tmp_path.glob("first/*/toy*")
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
-    monkeypatch.setattr("seqbench.runner.rehearse", lambda *arguments: [])
+    monkeypatch.setattr("seqbench.running.runner.rehearse", lambda *arguments: [])
     second = run(tmp_path / "second")
     assert first["measurements"] == second["measurements"]
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 from stored_results import failed, failed_early, measured, no_items, result, shown, sized
 
-from seqbench.comparability import require_comparable
+from seqbench.comparing.comparability import require_comparable
 from seqbench.errors import RequestError
+from seqbench.evaluating.measured import overall
 from seqbench.report.ablations import ablation_report
 from seqbench.report.plot import plot_results
-from seqbench.report.results import overall, primary_curves
+from seqbench.report.results import primary_curves
 from seqbench.report.table import comparison_report, failure_line, run_report
 from seqbench.statistics.summary import summarise
 

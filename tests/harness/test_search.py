@@ -5,9 +5,9 @@ import math
 
 import pytest
 
+from seqbench.comparing.search import SEED_OFFSET, Search, parse_axis
 from seqbench.errors import RequestError
-from seqbench.request import RunRequest
-from seqbench.search import SEED_OFFSET, Search, parse_axis
+from seqbench.planning.request import RunRequest
 
 REQUEST = RunRequest("", "toy_task:Recall", device="cpu", seed=3)
 MODELS = ("toy_model:Neighbour", "toy_model:ShortSighted")

@@ -8,9 +8,9 @@ import pytest
 from command_line import Bench
 from stored_grid import store_grid, store_trials
 
-from seqbench.comparison import columns
-from seqbench.request import RunRequest
-from seqbench.search import Search, parse_axis
+from seqbench.comparing.grid import columns
+from seqbench.comparing.search import Search, parse_axis
+from seqbench.planning.request import RunRequest
 
 MODELS = ("toy_model:Neighbour", "toy_model:ShortSighted")
 RATES = "lr=1e-3,1e-1"

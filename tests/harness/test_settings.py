@@ -9,8 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from seqbench.contracts import check_settings, describe_settings, setting, with_settings
+from seqbench.contracts.quantities import LARGEST_WHOLE
 from seqbench.errors import RequestError
-from seqbench.quantities import LARGEST_WHOLE
 from seqbench.training.settings import TrainerSettings
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqbench.initial_weights import find_initial_weights, load_weights
-from seqbench.plan import ablation_names
-from seqbench.registry import find_model
+from seqbench.planning.initial_weights import find_initial_weights, load_weights
+from seqbench.planning.plan import ablation_names
+from seqbench.plugins.registry import find_model
 
 SHORT = (
     *("--set", "steps=4", "--set", "warmup_steps=1", "--set", "batch_size=8"),

@@ -8,13 +8,13 @@ import pytest
 from leaking_model import Honest
 from rich.console import Console
 
-from seqbench.comparison import grid_run
+from seqbench.comparing.grid import grid_run
 from seqbench.contracts import Flops
+from seqbench.planning.request import RunRequest
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.results import shown_names
 from seqbench.report.table import comparison_report, run_report
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.running.runner import execute
 from seqbench.soundness import gate
 from seqbench.soundness.gate import Examination, Unsound
 from seqbench.soundness.subject import RunSubject

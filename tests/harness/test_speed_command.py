@@ -10,8 +10,8 @@ import pytest
 import torch
 from command_line import Bench
 
-from seqbench import kernels
 from seqbench.errors import RequestError
+from seqbench.plugins import kernels
 from seqbench.report.speed_table import speed_report
 from seqbench.speed.display import SpeedDisplay
 from seqbench.speed.failures import NotRun

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.activations import saved_bytes
+from seqbench.planning.activations import saved_bytes
 from seqbench.speed.high_water import rise
 from seqbench.speed.positions import tensor_bytes
 

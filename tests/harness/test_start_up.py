@@ -94,7 +94,7 @@ def edited(tmp_path, monkeypatch):
     monkeypatch.setenv("SEQBENCH_CACHE", str(tmp_path / "cache"))
 
     def edit(summary):
-        from seqbench import plugin_memory
+        from seqbench.plugins import plugin_memory
 
         (tmp_path / "remembered_task.py").write_text(TASK.format(summary=summary))
         # What a new process begins with.
@@ -158,7 +158,7 @@ def test_remembering_is_optional(edited, monkeypatch):
 def test_a_plugin_that_was_broken_is_asked_again_once_it_is_mended(edited):
     folder = edited("as first written")
     (folder / "remembered_task.py").write_text("raise OSError('no such device')")
-    from seqbench import plugin_memory
+    from seqbench.plugins import plugin_memory
 
     plugin_memory._source_of.cache_clear()
     assert "broken: OSError: no such device" in said(list_plugins, "tasks")

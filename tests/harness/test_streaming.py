@@ -1,4 +1,4 @@
-"""`seqbench.streaming.stream`: sequences of any length, for every model that carries its state."""
+"""`seqbench.evaluating.streaming.stream`: sequences of any length, for every model that carries its state."""
 
 import functools
 import weakref
@@ -19,8 +19,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from seqbench.errors import RequestError
-from seqbench.registry import MODEL_GROUP, announced, find_model
-from seqbench.streaming import StreamChunk, stream
+from seqbench.evaluating.streaming import StreamChunk, stream
+from seqbench.plugins.registry import MODEL_GROUP, announced, find_model
 
 pytestmark = pytest.mark.transformers
 

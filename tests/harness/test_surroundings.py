@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 
 from seqbench.environment import describe_environment, fixed_surroundings
 from seqbench.errors import RequestError
-from seqbench.plan import resolve
-from seqbench.registry import find_model
-from seqbench.request import RunRequest
-from seqbench.rounding import made_otherwise, rounding_differences
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.plugins.registry import find_model
+from seqbench.running.rounding import made_otherwise, rounding_differences
 from seqbench.store.run_folder import RunFolder
-from seqbench.torch_settings import fresh_torch_settings, kept_torch_settings
+from seqbench.surroundings.torch_settings import fresh_torch_settings, kept_torch_settings
+from seqbench.surroundings.variables import hidden_names, hidden_variables, refuse_variables, rounding_variables
 from seqbench.training.trainer import _accelerator
-from seqbench.variables import hidden_names, hidden_variables, refuse_variables, rounding_variables
 
 RUN = ("run", *TOY, "--json")
 CPU = torch.device("cpu")
@@ -237,7 +237,7 @@ def test_a_default_device_is_put_aside_without_another_in_its_place(by_context: 
 def test_fresh_settings_are_those_that_torch_starts_with() -> None:
     """Where a release of torch starts otherwise, this says so."""
     lines = [
-        "from seqbench.torch_settings import _SETTINGS",
+        "from seqbench.surroundings.torch_settings import _SETTINGS",
         "pairs = [(setting.read(), setting.fresh) for setting in _SETTINGS]",
         "print([pair for pair in pairs if pair[0] != pair[1] and pair != ('none', 'ieee')])",
     ]

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from seqbench.cli.console import FILE_WIDTH, console
-from seqbench.grid_estimate import ModelEstimate
+from seqbench.comparing.estimate import ModelEstimate
 from seqbench.report.document import Row, Sheet
 from seqbench.report.plan import Work, plan_report
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_line import Bench, Finished
 
-from seqbench.trained import load_run
+from seqbench.running.trained import load_run
 
 READING = ("run", "--model", "toy_model:Neighbour", "--task", "toy_text:Reading")
 MEASURING = ("run", "--model", "toy_model:Neighbour", "--task", "toy_text:Measuring")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from command_line import TOY, Bench
 
+from seqbench.comparing.scheduler import places
 from seqbench.environment import bf16_in_hardware, describe_environment, use_threads
-from seqbench.rounding import rounding_differences
-from seqbench.scheduler import places
+from seqbench.running.rounding import rounding_differences
 
 
 def threads_of(bench: Bench, folder: str) -> int:

@@ -10,9 +10,9 @@ from toy_diagnostics import Rambling, Silent, Telling, told
 from toy_model import Neighbour, NeighbourSettings
 from toy_task import Recall, RecallSettings
 
-from seqbench.plan import resolve
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import execute
 from seqbench.store.files import finite
 from seqbench.store.run_folder import RunFolder
 from seqbench.training.diagnostics import Diagnostics

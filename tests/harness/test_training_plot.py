@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seqbench.plan import resolve
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
 from seqbench.report.training_figure import training_figure
 from seqbench.report.training_log import arrange_log
 from seqbench.report.training_plot import plot_training
-from seqbench.request import RunRequest
 from seqbench.store.run_folder import RunFolder
 from seqbench.store.sealed import sealed_line
 

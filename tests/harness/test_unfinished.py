@@ -13,20 +13,21 @@ from typing import Any
 
 import pytest
 
-from seqbench import child, memory_pressure, process, scheduler, stopping
-from seqbench.comparison import GridRun, grid_run
+from seqbench.comparing import child, process, scheduler
+from seqbench.comparing.grid import GridRun, grid_run
+from seqbench.comparing.scheduler import Place, run_grid
+from seqbench.comparing.search import Search, parse_axis
 from seqbench.errors import Circumstance
+from seqbench.evaluating.result import failed
+from seqbench.planning.request import RunRequest
 from seqbench.report.item_scores import ItemScores, ItemsUnusable
 from seqbench.report.results import Result
 from seqbench.report.table import comparison_report, failure_line
-from seqbench.request import RunRequest
-from seqbench.result import failed
-from seqbench.runner import execute
-from seqbench.scheduler import Place, run_grid
-from seqbench.search import Search, parse_axis
-from seqbench.standing import standing_result
+from seqbench.running.runner import execute
+from seqbench.running.standing import standing_result
 from seqbench.store.attempts import attempts, record_attempt
 from seqbench.store.catalogue import stored_runs
+from seqbench.surroundings import memory_pressure, stopping
 
 REQUEST = RunRequest("toy_model:Neighbour", "toy_task:Recall", changes={"steps": "3"}, device="cpu", threads=1)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import TOY, Bench
 
-from seqbench import cache_folders
-from seqbench.cache_folders import provide_cache_folders
+from seqbench.surroundings import cache_folders
+from seqbench.surroundings.cache_folders import provide_cache_folders
 
 PAIR = ("compare", "--models", "toy_model:Neighbour,toy_model:ShortSighted", "--task", "toy_task:Recall")
 CAMPAIGNS = Path(__file__).parents[1] / "campaigns"

@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from seqbench.errors import RequestError
-from seqbench.plan import resolve
-from seqbench.registry import BrokenPlugin, find_model, lies_in_working_folder, load_announced
-from seqbench.request import RunRequest
-from seqbench.runner import describe
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.planning.stored_plan import stored_plan
+from seqbench.plugins.registry import BrokenPlugin, find_model, lies_in_working_folder, load_announced
+from seqbench.running.runner import describe
 from seqbench.store.identity import hash_of
 from seqbench.store.run_folder import RunFolder
-from seqbench.stored_plan import stored_plan
 
 # Each would end the process of whoever imports it.
 TRAP = "raise SystemExit('imported from the working folder')"

@@ -15,9 +15,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import seqbench.scaffold
+from seqbench.evaluating.streaming import stream
 from seqbench.nn import STATE_NAME, STATE_NAMES, CausalOutput, state_argument, state_of, transformers_call
-from seqbench.registry import find_model
-from seqbench.streaming import stream
+from seqbench.plugins.registry import find_model
 
 pytestmark = [pytest.mark.transformers, pytest.mark.filterwarnings("ignore")]
 SCAFFOLD = "my_model:MyModelPlugin"

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
-from seqbench.registry import find_model
+from seqbench.plugins.registry import find_model
 
 pytestmark = pytest.mark.transformers
 

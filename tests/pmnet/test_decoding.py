@@ -10,8 +10,8 @@ from pmnet_support import DEEP, VOCABULARY, lively_pmnet
 from torch import Tensor, nn
 from torch.profiler import profile
 
-from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.nn import CausalLanguageModel, DecodingSteps
+from seqbench.plugins.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench_baselines.transformer.modeling import DecoderConfig, DecoderForCausalLM
 
 TOLERANCE = 1e-4

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from pmnet_plugin.configuration import PMNetConfig
 from pmnet_plugin.modeling import PMNetForCausalLM
 from pmnet_plugin.plugin import PMNetPlugin
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench_kernels.phase_scan import steps_to_radians
 
 pytestmark = pytest.mark.transformers

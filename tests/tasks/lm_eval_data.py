@@ -14,7 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from pmnet_plugin.plugin import PMNetPlugin
-from seqbench.predictor import ModelPredictor
+from seqbench.evaluating.predictor import ModelPredictor
 from seqbench.store.records import EvaluationRecords
 from seqbench.testing.model.liveliness import lively
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from seqbench.contracts import IGNORED_LABEL
-from seqbench.registry import TASK_GROUP, announced
+from seqbench.plugins.registry import TASK_GROUP, announced
 from seqbench.training.settings import TrainerSettings
 from seqbench_tasks.synthetic import SyntheticTask
 

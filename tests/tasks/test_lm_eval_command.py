@@ -16,13 +16,13 @@ from lm_eval_data import byte_model, token_model, tokenizer
 
 import seqbench_tasks.lm_eval_suites
 from pmnet_plugin.configuration import PMNetConfig
-from seqbench.checkpoint_files import checkpoint_digest
 from seqbench.errors import RequestError
-from seqbench.plan import resolve
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.plugins.checkpoint_files import checkpoint_digest
+from seqbench.running.runner import execute
+from seqbench.running.trained import load_run
 from seqbench.store.run_folder import RunFolder
-from seqbench.trained import load_run
 from seqbench_tasks.lm_eval_suites import LmEvalConfig, LmEvalTask, command
 from seqbench_tasks.lm_eval_suites.bench_model import BenchLM
 
@@ -165,10 +165,10 @@ def test_everything_else_works_without_lm_eval_and_datasets() -> None:
     script = """
 import sys
 sys.modules["lm_eval"] = sys.modules["datasets"] = None
-from seqbench.plan import resolve
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced
-from seqbench.request import RunRequest
-from seqbench.fresh_model import build_model
+from seqbench.planning.plan import resolve
+from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, announced
+from seqbench.planning.request import RunRequest
+from seqbench.planning.fresh_model import build_model
 found = {**announced(MODEL_GROUP), **announced(TASK_GROUP)}
 assert "lm-eval" in found
 print([name for name, plugin in found.items() if isinstance(plugin, BrokenPlugin)])

@@ -12,7 +12,7 @@ from transformers import MambaConfig, PreTrainedModel
 
 from pmnet_plugin.tokenizer import PMNetTokenizer
 from seqbench.errors import RunFailure
-from seqbench.predictor import ModelPredictor
+from seqbench.evaluating.predictor import ModelPredictor
 from seqbench_tasks.lm_eval_suites.language_model import PredictorLM, longest_input
 from seqbench_tasks.lm_eval_suites.text_ids import ByteIds, TextIds, TokenizerIds
 

@@ -6,7 +6,7 @@ from hash_predictor import byte_pair_tokenizer
 from tokenizers import normalizers
 
 from seqbench.errors import RequestError
-from seqbench.registry import TASK_GROUP, announced
+from seqbench.plugins.registry import TASK_GROUP, announced
 from seqbench.rehearsal.evaluation import require_usable
 from seqbench_tasks.byte_lm import ByteLmConfig, ByteLmTask
 from seqbench_tasks.pg19.config import PG19Config
@@ -33,7 +33,7 @@ class Uniform:
 
     def stream(self, input_ids, chunk_length):
         from seqbench.contracts import PredictedChunk
-        from seqbench.streaming import in_chunks
+        from seqbench.evaluating.streaming import in_chunks
 
         start = 0
         for chunk in in_chunks(input_ids, chunk_length):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqbench.contracts import IGNORED_LABEL, TaskPreset
 from seqbench.errors import RequestError
-from seqbench.registry import TASK_GROUP, announced, find_task
+from seqbench.plugins.registry import TASK_GROUP, announced, find_task
 from seqbench_tasks.streams import SymbolStream, below
 from seqbench_tasks.synthetic import Difficulty, Names, Samples, SyntheticConfig, SyntheticTask, require_ladder
 from seqbench_tasks.synthetic import task as kit

@@ -7,10 +7,10 @@ from generated_support import drawn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.fresh_model import build_model
-from seqbench.plan import resolve
-from seqbench.request import RunRequest
-from seqbench.runner import predictor_of
+from seqbench.planning.fresh_model import build_model
+from seqbench.planning.plan import resolve
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import predictor_of
 from seqbench_tasks.needle import NeedleConfig, NeedleTask
 from seqbench_tasks.needle.task import Length
 from seqbench_tasks.synthetic.long import answer_logits, answered_part

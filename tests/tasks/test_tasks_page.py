@@ -10,7 +10,7 @@ from drawings import DRAWINGS
 
 from seqbench.cli.app import bench
 from seqbench.contracts import describe_settings
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, announced, find_model, find_task
+from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP, announced, find_model, find_task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 SECTIONS = dict(re.findall(r"^### `(.+?)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))

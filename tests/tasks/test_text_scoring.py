@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from seqbench.errors import RequestError, RunFailure
-from seqbench.predictor import ModelPredictor
-from seqbench.registry import find_model
+from seqbench.evaluating.predictor import ModelPredictor
+from seqbench.plugins.registry import find_model
 from seqbench_tasks.text.followable import require_followable
 from seqbench_tasks.text.protocol import parse_protocol
 from seqbench_tasks.text.scoring import call_tokens, score

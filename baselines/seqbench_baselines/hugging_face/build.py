@@ -8,8 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from seqbench.checkpoint_files import find_weights
 from seqbench.errors import RequestError, first_line
+from seqbench.plugins.checkpoint_files import find_weights
 from seqbench_baselines.hugging_face.settings import SHAPE_FIELDS, HuggingFaceSettings, checked_overrides
 from seqbench_baselines.hugging_face.source import ModelSource
 

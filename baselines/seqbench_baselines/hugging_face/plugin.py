@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from seqbench.checkpoint_files import checkpoint_digest, plain_config
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.errors import RequestError
 from seqbench.nn import state_of
+from seqbench.plugins.checkpoint_files import checkpoint_digest, plain_config
 from seqbench_baselines.hugging_face.build import build_native, transformers_config
 from seqbench_baselines.hugging_face.call import adapt
 from seqbench_baselines.hugging_face.carried_state import attends_to_everything

@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from seqbench.contracts import check_settings, setting
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
 from seqbench.nn import LARGEST_DEPTH
-from seqbench.suggestions import did_you_mean
 
 # Fields of this class that bear the name of a field of transformers' configs.
 SHAPE_FIELDS = (

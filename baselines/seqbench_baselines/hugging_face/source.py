@@ -9,9 +9,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError, first_line
-from seqbench.hub import checkpoint_folder, is_hub_id, require_reachable
-from seqbench.suggestions import did_you_mean
+from seqbench.plugins.hub import checkpoint_folder, is_hub_id, require_reachable
 from seqbench_baselines.hugging_face.settings import require_depth
 
 

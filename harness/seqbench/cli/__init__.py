@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Entry point of the console script."""
-    from seqbench.stopping import install
+    from seqbench.surroundings.stopping import install
 
     # Before the rest of the command line is imported, which a signal may interrupt.
     install()

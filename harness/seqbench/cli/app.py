@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 import seqbench
-from seqbench.cache_folders import provide_cache_folders
-from seqbench.circumstances import circumstance_of
 from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED
-from seqbench.stopping import Stopped, end_children, farewell
-from seqbench.variables import hidden_names, hidden_variables
-from seqbench.visible import visible
+from seqbench.surroundings.cache_folders import provide_cache_folders
+from seqbench.surroundings.circumstances import circumstance_of
+from seqbench.surroundings.stopping import Stopped, end_children, farewell
+from seqbench.surroundings.variables import hidden_names, hidden_variables
+from seqbench.surroundings.visible import visible
 
 # Seconds that processes have to end which a plugin has started and left behind.
 _PATIENCE_SECONDS = 2.0
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with the nearest names for an unknown subcommand."""
-        from seqbench.suggestions import did_you_mean
+        from seqbench.contracts.suggestions import did_you_mean
 
         if arguments and not arguments[0].startswith("-") and arguments[0] not in self._modules:
             raise click.UsageError(

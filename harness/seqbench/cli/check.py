@@ -13,7 +13,7 @@ from seqbench.cli.console import console
 from seqbench.cli.options import friendly_errors, kernels_option, parse_changes, tell_broken_kernels
 from seqbench.errors import EXIT_FAILED, RequestError
 from seqbench.report.document import Row, Sheet
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 if TYPE_CHECKING:
     from seqbench.testing import Outcome, Report
@@ -81,7 +81,7 @@ def check(
     else:
         import torch
 
-        from seqbench.kernels import asked_paths, check_request, requested_paths
+        from seqbench.plugins.kernels import asked_paths, check_request, requested_paths
 
         if kernels is not None:
             tell_broken_kernels()
@@ -108,8 +108,8 @@ def _kind_of(name: str) -> str:
     """Whether `name` is a model or a task. Raises RequestError for a name that is neither, or both."""
     from importlib.metadata import entry_points
 
-    from seqbench.registry import MODEL_GROUP, TASK_GROUP
-    from seqbench.suggestions import did_you_mean
+    from seqbench.contracts.suggestions import did_you_mean
+    from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP
 
     models, tasks = entry_points(group=MODEL_GROUP).names, entry_points(group=TASK_GROUP).names
     base = name.partition(":")[0]

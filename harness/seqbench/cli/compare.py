@@ -12,15 +12,15 @@ from seqbench.cli.numbers import LARGEST_SECONDS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request, tell_remarks
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import RequestError
-from seqbench.request import RunRequest
-from seqbench.variables import LARGEST_THREADS
+from seqbench.planning.request import RunRequest
+from seqbench.surroundings.variables import LARGEST_THREADS
 
 if TYPE_CHECKING:
     from seqbench.cli.grid import Report
-    from seqbench.comparison import GridRun
+    from seqbench.comparing.grid import GridRun
+    from seqbench.comparing.search import Choice, Outlook, Search
     from seqbench.report.item_scores import ReadItems
     from seqbench.report.results import Result
-    from seqbench.search import Choice, Outlook, Search
 
 
 @click.command(cls=TaskCommand, lists=("--models",), needs={"--halving": "--search", "--trial-share": "--search"})
@@ -101,12 +101,12 @@ def compare(
     plan.
     """
     from seqbench.cli.grid import Destination, carry_out, print_runs, saying_what_is_done
-    from seqbench.comparison import columns, grid_folder, grid_run, plan_grid
-    from seqbench.grid_estimate import missing
+    from seqbench.comparing.estimate import missing
+    from seqbench.comparing.grid import columns, grid_folder, grid_run, plan_grid
+    from seqbench.comparing.scheduler import places, run_grid
     from seqbench.report.document import Document
     from seqbench.report.search_table import search_lines
-    from seqbench.scheduler import places, run_grid
-    from seqbench.standing import standing_result
+    from seqbench.running.standing import standing_result
     from seqbench.store.place import require_place
 
     names = parse_names(models)
@@ -180,7 +180,7 @@ def _search(
     axes: Sequence[str], requests: Sequence[RunRequest], share: float, halving: bool, grid: Sequence["GridRun"]
 ) -> "Search | None":
     """The search that was asked for, of the whole models; None without any."""
-    from seqbench.search import Search, parse_axes
+    from seqbench.comparing.search import Search, parse_axes
 
     if not axes:
         return None
@@ -223,7 +223,7 @@ def _print_plan(
     stderr: bool,
 ) -> Mapping[str, Any]:
     """Print what is left to do, and return it as plain data; sizes and times are found out only where something is."""
-    from seqbench.grid_estimate import estimate_models
+    from seqbench.comparing.estimate import estimate_models
     from seqbench.report.plan import Work, nothing_to_do, plan_report
 
     if not to_do:

@@ -5,7 +5,7 @@ import os
 import click
 from rich.console import Console
 
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 # Columns of a table that goes to a file or a pipe: the widest table of a comparison in one line a row.
 FILE_WIDTH = 200

@@ -4,11 +4,11 @@ import dataclasses
 import inspect
 from typing import Any
 
-from seqbench.accounting import count_parameters, non_embedding
+from seqbench.accounting.counting import count_parameters, non_embedding
+from seqbench.accounting.meta_build import build_without_memory
 from seqbench.contracts import ModelPlugin, TaskPlugin, describe_settings
 from seqbench.errors import RequestError
-from seqbench.meta_build import build_without_memory
-from seqbench.registry import find_model, find_task
+from seqbench.plugins.registry import find_model, find_task
 from seqbench.training.settings import TrainerSettings
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from seqbench.circumstances import circumstance_of, in_one_line
 from seqbench.cli.console import FILE_WIDTH, console, say
-from seqbench.comparability import require_comparable, with_hardware
-from seqbench.comparison import GridRun
-from seqbench.edited_source import edited_since, what_to_do
+from seqbench.comparing.comparability import require_comparable, with_hardware
+from seqbench.comparing.estimate import missing
+from seqbench.comparing.grid import GridRun
+from seqbench.comparing.scheduler import Place, run_grid
 from seqbench.errors import EXIT_FAILED, Circumstance, RequestError
-from seqbench.grid_estimate import missing
+from seqbench.evaluating.measured import overall
 from seqbench.report.cumulative import (
     CumulativeCurve,
     ItemCurves,
@@ -34,14 +34,15 @@ from seqbench.report.document import Document
 from seqbench.report.item_scores import ItemScores, ReadItems, read_item_scores
 from seqbench.report.measurements_csv import results_csv
 from seqbench.report.plot import plot_results
-from seqbench.report.results import Result, overall
+from seqbench.report.results import Result
 from seqbench.report.run_plots import draw_what_is_missing
-from seqbench.rounding import made_otherwise
-from seqbench.scheduler import Place, run_grid
-from seqbench.stopping import keeping
+from seqbench.running.edited_source import edited_since, what_to_do
+from seqbench.running.rounding import made_otherwise
 from seqbench.store.comparison_file import compared_runs, write_comparison
 from seqbench.store.files import finite, json_text, remove_leftovers, write_text
 from seqbench.store.sealed import sealed_document
+from seqbench.surroundings.circumstances import circumstance_of, in_one_line
+from seqbench.surroundings.stopping import keeping
 from seqbench.training.checkpoint import list_checkpoints
 
 Report = Callable[[Sequence[Result], ReadItems], Document]

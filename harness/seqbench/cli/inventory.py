@@ -9,8 +9,15 @@ from typing import Any
 
 from seqbench.contracts import TaskPlugin, TaskPreset
 from seqbench.errors import RequestError
-from seqbench.plugin_memory import remembered
-from seqbench.registry import MODEL_GROUP, TASK_GROUP, BrokenPlugin, entry_points_of, load_announced, takes_argument
+from seqbench.plugins.plugin_memory import remembered
+from seqbench.plugins.registry import (
+    MODEL_GROUP,
+    TASK_GROUP,
+    BrokenPlugin,
+    entry_points_of,
+    load_announced,
+    takes_argument,
+)
 
 Row = dict[str, Any]
 

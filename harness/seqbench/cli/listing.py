@@ -13,7 +13,7 @@ from seqbench.cli.command import Command
 from seqbench.cli.console import console
 from seqbench.cli.inventory import Row, installed_plugins
 from seqbench.cli.options import friendly_errors
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 # A last column that has less room than this beside the others stands below them.
 _NARROWEST = 24

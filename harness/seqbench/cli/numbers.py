@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from seqbench.quantities import LARGEST_WHOLE, NotWhole, number, whole_number
+from seqbench.contracts.quantities import LARGEST_WHOLE, NotWhole, number, whole_number
 
 # A hundred years: nobody waits longer, and a timer takes it.
 LARGEST_SECONDS = 100 * 366 * 24 * 3600.0

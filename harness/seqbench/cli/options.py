@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seqbench.changes import trainer_field
-from seqbench.circumstances import circumstance_of
 from seqbench.cli.console import say
 from seqbench.cli.numbers import LARGEST_RATE, LARGEST_SECONDS, Amount, Count
 from seqbench.errors import EXIT_FAILED, EXIT_WRONG_REQUEST, Circumstance, RequestError, RunFailure
-from seqbench.request import DEVICES, PRECISIONS, RunRequest
-from seqbench.variables import LARGEST_THREADS
+from seqbench.planning.changes import trainer_field
+from seqbench.planning.request import DEVICES, PRECISIONS, RunRequest
+from seqbench.surroundings.circumstances import circumstance_of
+from seqbench.surroundings.variables import LARGEST_THREADS
 
 if TYPE_CHECKING:
-    from seqbench.plan import RunPlan
+    from seqbench.planning.plan import RunPlan
 
 Command = Callable[..., Any]
 
@@ -165,7 +165,7 @@ def tell_remarks(plans: "Iterable[RunPlan]") -> None:
 
 def tell_broken_kernels() -> None:
     """Name the announced kernels that cannot be used, for whoever asks for paths."""
-    from seqbench.kernels import broken_operations
+    from seqbench.plugins.kernels import broken_operations
 
     for broken in broken_operations():
         say(f"bench: kernel {broken.name} ({broken.target}) is broken: {broken.reason}", err=True)

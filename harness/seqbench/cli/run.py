@@ -14,10 +14,10 @@ from seqbench.cli.numbers import Count
 from seqbench.cli.options import friendly_errors, parse_names, run_options, shared_request, tell_remarks
 from seqbench.cli.task_options import TaskCommand
 from seqbench.errors import EXIT_FAILED, RequestError
-from seqbench.request import SPLITS, RunRequest
+from seqbench.planning.request import SPLITS, RunRequest
 
 if TYPE_CHECKING:
-    from seqbench.plan import RunPlan
+    from seqbench.planning.plan import RunPlan
     from seqbench.store.run_folder import RunFolder
 
 
@@ -79,12 +79,12 @@ def run(
 
     tune_allocator()
     use_threads(shared["threads"])
-    from seqbench.plan import resolve
-    from seqbench.preview import preview
+    from seqbench.planning.plan import resolve
     from seqbench.report.run_plots import draw
-    from seqbench.runner import execute
-    from seqbench.stopping import Stopped, keeping
+    from seqbench.running.preview import preview
+    from seqbench.running.runner import execute
     from seqbench.store.run_folder import RunFolder
+    from seqbench.surroundings.stopping import Stopped, keeping
 
     request = shared_request(model, seed, shared, ablation=ablation, init=init, split=split)
     if ablations is not None:
@@ -116,9 +116,9 @@ def _require_one(model: str, task: str) -> None:
 
 
 def _show(result: dict[str, Any], plan: "RunPlan", folder: "RunFolder", as_json: bool) -> None:
-    from seqbench.edited_source import edited_since, what_to_do
     from seqbench.report.run_plots import draw
-    from seqbench.rounding import made_otherwise
+    from seqbench.running.edited_source import edited_since, what_to_do
+    from seqbench.running.rounding import made_otherwise
 
     for difference in made_otherwise(plan, folder):
         say(f"bench: the stored result was made with {difference}; a new --output runs it again", err=True)
@@ -156,9 +156,9 @@ def _run_ablations(
 ) -> None:
     """`--ablations`: the whole model and its ablations, in one table."""
     from seqbench.cli.grid import Destination, carry_out, print_runs
-    from seqbench.comparison import grid_folder, plan_ablations
+    from seqbench.comparing.grid import grid_folder, plan_ablations
+    from seqbench.comparing.scheduler import places
     from seqbench.report.ablations import ablation_report
-    from seqbench.scheduler import places
     from seqbench.store.place import require_place
 
     chosen = parse_names(names)

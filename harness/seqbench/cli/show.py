@@ -13,7 +13,7 @@ from seqbench.cli.console import console, say
 from seqbench.cli.options import friendly_errors
 from seqbench.errors import RequestError
 from seqbench.report.document import Row, Sheet
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 
 @click.command(cls=Command)
@@ -33,7 +33,7 @@ def show(name: str, runs: Path, as_json: bool, renew: bool) -> None:
 
     For plugins: every field that --set can change, with its default, and the presets.
     """
-    from seqbench.registry import installed
+    from seqbench.plugins.registry import installed
     from seqbench.store.lookup import find_run, is_meant
 
     out = console()
@@ -58,8 +58,8 @@ def show(name: str, runs: Path, as_json: bool, renew: bool) -> None:
 
 
 def _description(name: str, renew: bool) -> dict[str, Any]:
-    from seqbench.plugin_memory import remembered
-    from seqbench.registry import MODEL_GROUP, TASK_GROUP, entry_points_of
+    from seqbench.plugins.plugin_memory import remembered
+    from seqbench.plugins.registry import MODEL_GROUP, TASK_GROUP, entry_points_of
 
     def ask() -> dict[str, Any]:
         from seqbench.cli.description import describe
@@ -81,8 +81,8 @@ def _reflowed(text: str) -> str:
 
 
 def _show_run(path: str, as_json: bool, out: Console) -> None:
-    from seqbench.edited_source import edited_since, what_to_do
     from seqbench.report.table import run_report
+    from seqbench.running.edited_source import edited_since, what_to_do
     from seqbench.store.damage import tell
     from seqbench.store.run_folder import RunFolder
 

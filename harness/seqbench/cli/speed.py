@@ -13,9 +13,9 @@ from seqbench.cli.console import FILE_WIDTH, console, say
 from seqbench.cli.numbers import LARGEST_BATCH, LARGEST_LENGTH, LARGEST_SECONDS, Amount, Count
 from seqbench.cli.options import friendly_errors, parse_changes, parse_names
 from seqbench.errors import EXIT_FAILED, RequestError
-from seqbench.request import DEVICES, PRECISIONS
-from seqbench.stopping import Stopped, answer_noted, keeping
-from seqbench.variables import LARGEST_THREADS, refuse_variables
+from seqbench.planning.request import DEVICES, PRECISIONS
+from seqbench.surroundings.stopping import Stopped, answer_noted, keeping
+from seqbench.surroundings.variables import LARGEST_THREADS, refuse_variables
 
 if TYPE_CHECKING:
     from seqbench.speed.session import Session
@@ -119,7 +119,7 @@ def _measure(options: dict[str, Any], output: Path | None) -> tuple["Session", P
     tune_allocator()
     use_threads(options["threads"])
     from seqbench.cli.grid import require_writable
-    from seqbench.plan import choose_device
+    from seqbench.planning.plan import choose_device
     from seqbench.speed.display import SpeedDisplay
     from seqbench.speed.session import Session
     from seqbench.store.files import write_json
@@ -153,8 +153,8 @@ def _measure(options: dict[str, Any], output: Path | None) -> tuple["Session", P
 
 def _models(options: dict[str, Any], device: Any) -> tuple[Any, dict[str, Any], int]:
     """What measures the models that were asked for, the request as plain data, and the number of cells."""
-    from seqbench.kernels import check_request
-    from seqbench.matching import ParameterBudget
+    from seqbench.accounting.matching import ParameterBudget
+    from seqbench.plugins.kernels import check_request
     from seqbench.speed.failures import room
     from seqbench.speed.models import Conditions
     from seqbench.speed.passes import MODES
@@ -228,7 +228,7 @@ def _lengths(text: str) -> list[int]:
 
 
 def _chosen(kind: str, names: list[str], known: tuple[str, ...]) -> list[str]:
-    from seqbench.suggestions import did_you_mean
+    from seqbench.contracts.suggestions import did_you_mean
 
     for name in names:
         if name not in known:

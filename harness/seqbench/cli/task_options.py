@@ -36,7 +36,7 @@ def _options_of(task: str | None) -> Mapping[str, str]:
     if task is None:
         return {}
     from seqbench.errors import RequestError
-    from seqbench.registry import find_task
+    from seqbench.plugins.registry import find_task
 
     try:
         return find_task(task).options

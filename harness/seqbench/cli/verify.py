@@ -42,9 +42,9 @@ def verify(run: str, runs: Path, kernels: str | None, trust_plugins: bool, as_js
 
     tune_allocator()
     from seqbench.report.document import Row, Sheet
+    from seqbench.running.verification import verify_run
     from seqbench.store.lookup import find_run
     from seqbench.store.run_folder import RunFolder
-    from seqbench.verification import verify_run
 
     findings = verify_run(RunFolder(find_run(run, runs)), runs, kernels, trust_plugins)
     if as_json:

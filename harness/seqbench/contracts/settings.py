@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from seqbench.contracts.quantities import LARGEST_WHOLE, whole_number
 from seqbench.errors import RequestError
-from seqbench.quantities import LARGEST_WHOLE, whole_number
 
 Config = TypeVar("Config")
 
@@ -96,7 +96,7 @@ def with_settings(config: Config, changes: Mapping[str, str], owner: str) -> Con
     `owner` says whose fields these are ("task x") in messages. Raises RequestError for an unknown field, a value
     of the wrong type or out of range, and for combinations that the config's own checks refuse.
     """
-    from seqbench.suggestions import did_you_mean
+    from seqbench.contracts.suggestions import did_you_mean
 
     infos = describe_settings(type(config))
     values = {}

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from seqbench.kernels import find_kernel
 from seqbench.nn.cache import AttentionCache, ChunkPlan, store_chunk
 from seqbench.nn.layers import RMSNorm
 from seqbench.nn.rotary import apply_rotary
+from seqbench.plugins.kernels import find_kernel
 
 
 class Attention(nn.Module):

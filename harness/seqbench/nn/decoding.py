@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqbench.kernels import DECODING_STEP, find_operation
 from seqbench.nn.attention import Attention
 from seqbench.nn.cache import AttentionCache
 from seqbench.nn.layers import RMSNorm, SwiGLU
+from seqbench.plugins.kernels import DECODING_STEP, find_operation
 
 
 class Workspace:

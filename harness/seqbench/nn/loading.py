@@ -7,9 +7,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedConfig
 
-from seqbench.checkpoint_files import WeightFiles, find_weights, has_weights
 from seqbench.errors import RequestError, first_line
-from seqbench.hub import is_hub_id
+from seqbench.plugins.checkpoint_files import WeightFiles, find_weights, has_weights
+from seqbench.plugins.hub import is_hub_id
 
 # Arguments that make transformers read other files than those of `find_weights`.
 _OTHER_FILES = ("gguf_file", "variant")

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from seqbench.fresh_model import build_model
-from seqbench.kernels import requested_paths
-from seqbench.plan import RunPlan
+from seqbench.planning.fresh_model import build_model
+from seqbench.planning.plan import RunPlan
+from seqbench.plugins.kernels import requested_paths
 from seqbench.testing.clause import own_draws
 from seqbench.training.compilation import require_one_graph
 

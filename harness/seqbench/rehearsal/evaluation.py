@@ -7,7 +7,7 @@ from typing import Any
 
 from seqbench.contracts import Evaluation, Measurement, TaskPlugin
 from seqbench.errors import RunFailure
-from seqbench.report.results import values_by_place
+from seqbench.evaluating.measured import values_by_place
 from seqbench.store.files import json_line
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.contracts import Batch, PredictedChunk
-from seqbench.predictor import ModelPredictor
-from seqbench.streaming import in_chunks
+from seqbench.evaluating.predictor import ModelPredictor
+from seqbench.evaluating.streaming import in_chunks
 
 
 class RehearsalPredictor(ModelPredictor):

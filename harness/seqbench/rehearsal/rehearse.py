@@ -10,15 +10,15 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from seqbench.accounting import parameter_bytes
+from seqbench.accounting.counting import parameter_bytes
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError, RunFailure
-from seqbench.kernels import requested_paths
-from seqbench.plan import RunPlan
+from seqbench.evaluating.result import facts, header, outcome
+from seqbench.planning.plan import RunPlan
+from seqbench.plugins.kernels import requested_paths
 from seqbench.rehearsal.evaluation import require_usable
 from seqbench.rehearsal.predictor import RehearsalPredictor
 from seqbench.report.model_card import model_card
-from seqbench.result import facts, header, outcome
 from seqbench.store.files import temporary_folder, write_json_lines, write_text
 from seqbench.testing.clause import own_draws
 from seqbench.testing.tensors import same_bits

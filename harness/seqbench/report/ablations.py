@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from seqbench.evaluating.measured import overall
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ItemPairs, ReadItems
-from seqbench.report.results import Curve, Result, complete, label_of, overall, primary_curves, shown_names, words
+from seqbench.report.results import Curve, Result, complete, label_of, primary_curves, shown_names, words
 from seqbench.report.soundness import soundness_notes
 from seqbench.report.table import failure_line
 from seqbench.report.verdict_table import difference

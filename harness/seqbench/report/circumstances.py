@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from seqbench.kernels import DECODING_STEP
+from seqbench.plugins.kernels import DECODING_STEP
 from seqbench.report.document import Line
 from seqbench.report.results import Result, complete, label_of
 from seqbench.training.progress import duration

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.contracts import TaskPlugin
+from seqbench.evaluating.measured import overall_measurement
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.item_scores import ItemsUnusable, read_items
 from seqbench.report.outgoing import save_figure
-from seqbench.report.results import Result, by_model, complete, overall_measurement, shown_names, words
+from seqbench.report.results import Result, by_model, complete, shown_names, words
 from seqbench.statistics.cumulative import CumulativeDifference, cumulative_differences
 from seqbench.statistics.multiple import holm
 

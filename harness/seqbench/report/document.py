@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqbench.report.columns import Column, spread, wrapped
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 # With more columns than this, the room between them is always halved.
 _ROOMY_COLUMNS = 8

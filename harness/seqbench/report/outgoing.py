@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqbench.store.files import write_atomically
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seqbench.grid_estimate import ModelEstimate
-from seqbench.matching import TOLERANCE
+from seqbench.accounting.matching import TOLERANCE
+from seqbench.comparing.estimate import ModelEstimate
+from seqbench.comparing.search import Outlook
 from seqbench.report.document import Document, Line, Row, Sheet
 from seqbench.report.results import percent
-from seqbench.search import Outlook
 from seqbench.training.progress import duration
 
 _HEADINGS = (

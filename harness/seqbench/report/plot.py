@@ -7,19 +7,9 @@ from typing import Any
 import numpy as np
 
 from seqbench.contracts import LOOKBACK
+from seqbench.evaluating.measured import overall, overall_measurement
 from seqbench.report.outgoing import save_figure
-from seqbench.report.results import (
-    Curve,
-    Result,
-    absence,
-    by_model,
-    complete,
-    overall,
-    overall_measurement,
-    primary_curves,
-    shown_names,
-    words,
-)
+from seqbench.report.results import Curve, Result, absence, by_model, complete, primary_curves, shown_names, words
 from seqbench.statistics.summary import Summary, summarise
 
 # Models differ in colour and in mark, so that a print without colours can be read.

@@ -1,13 +1,13 @@
 """Stored results arranged for tables and plots."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from seqbench.accounting.matching import TOLERANCE
 from seqbench.errors import Circumstance
-from seqbench.matching import TOLERANCE
+from seqbench.evaluating.measured import values_by_place
 from seqbench.statistics.summary import Summary, summarise
 
 Result = dict[str, Any]
@@ -80,30 +80,6 @@ def primary_curves(results: Sequence[Result]) -> list[Curve]:
     return curves
 
 
-def values_by_place(metric: str, coordinate: str, measurements: Iterable[dict[str, Any]]) -> dict[Any, float]:
-    """One value of `metric` at each place of `coordinate`, however many measurements lie there."""
-    at_place: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for measurement in measurements:
-        place = measurement["coordinates"].get(coordinate)
-        if measurement["metric"] == metric and place is not None:
-            at_place[place].append(measurement)
-    return {place: _pooled(found) for place, found in at_place.items()}
-
-
-def overall_measurement(result: Result) -> dict[str, Any] | None:
-    """The primary metric over the whole test set: the measurement without coordinates. None where there is none."""
-    for measurement in result["measurements"]:
-        if measurement["metric"] == result["task"]["primary_metric"] and not measurement["coordinates"]:
-            return measurement
-    return None
-
-
-def overall(result: Result) -> float | None:
-    """Value of the `overall_measurement`, or None."""
-    measurement = overall_measurement(result)
-    return None if measurement is None else _number(measurement["value"])
-
-
 def parameter_budget(result: Result) -> dict[str, Any] | None:
     """What the model's size was to be: kind, target, achieved, deviation. None where nothing was asked.
 
@@ -159,14 +135,3 @@ def percent(share: float) -> str:
 def words(name: str) -> str:
     """A metric's or coordinate's name as people read it."""
     return name.replace("_", " ")
-
-
-def _pooled(measurements: Sequence[dict[str, Any]]) -> float:
-    """One value of one run: the mean, by the items behind them, over places that differ in other coordinates only."""
-    values = [_number(measurement["value"]) for measurement in measurements]
-    return values[0] if len(values) == 1 else fmean(values, [measurement["n"] for measurement in measurements])
-
-
-def _number(value: float | None) -> float:
-    """A stored value; JSON has no NaN, which is stored as null."""
-    return float("nan") if value is None else value

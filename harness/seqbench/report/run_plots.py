@@ -4,15 +4,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqbench.circumstances import in_one_line
 from seqbench.errors import RequestError
-from seqbench.plan import RunPlan
+from seqbench.planning.plan import RunPlan
 from seqbench.report.plot import plot_results
 from seqbench.report.results import Result
 from seqbench.report.training_plot import plot_training
 from seqbench.store.files import remove_leftovers
 from seqbench.store.reader import read_bytes
 from seqbench.store.run_folder import RunFolder
+from seqbench.surroundings.circumstances import in_one_line
 
 # The last chunk of every PNG: without it the file is cut off.
 _PNG_END = b"IEND\xaeB`\x82"

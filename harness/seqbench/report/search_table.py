@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from seqbench.comparing.search import Choice, Trial
 from seqbench.report.document import Line, Row, Sheet
 from seqbench.report.results import words
-from seqbench.search import Choice, Trial
 from seqbench.training.progress import duration
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from seqbench.contracts import LOOKBACK
+from seqbench.evaluating.measured import overall
 from seqbench.report.circumstances import compile_notes, continuation_notes, path_notes
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.document import Document, Line, Row, Sheet
@@ -18,7 +19,6 @@ from seqbench.report.results import (
     by_model,
     complete,
     label_of,
-    overall,
     parameter_budget,
     percent,
     primary_curves,

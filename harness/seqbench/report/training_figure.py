@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from seqbench.plan import RunPlan
+from seqbench.planning.plan import RunPlan
 from seqbench.report.panels import LINES, draw_curves, draw_lines, draw_map, finish_steps, scale_values
 from seqbench.report.training_log import Metric, Series, TrainingLog
 

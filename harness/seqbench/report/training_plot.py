@@ -1,6 +1,6 @@
 """A run's training in one picture, drawn from its log."""
 
-from seqbench.plan import RunPlan
+from seqbench.planning.plan import RunPlan
 from seqbench.report.outgoing import save_figure
 from seqbench.report.training_log import arrange_log
 from seqbench.store.run_folder import RunFolder

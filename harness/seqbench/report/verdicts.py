@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from seqbench.evaluating.measured import overall, overall_measurement
 from seqbench.report.item_scores import ItemPairs, ReadItems
-from seqbench.report.results import (
-    UNFINISHED,
-    Result,
-    absence,
-    by_model,
-    complete,
-    label_of,
-    overall,
-    overall_measurement,
-    parameter_budget,
-)
+from seqbench.report.results import UNFINISHED, Result, absence, by_model, complete, label_of, parameter_budget
 from seqbench.report.results import unmatched as is_unmatched
 from seqbench.statistics.items import ItemComparison
 from seqbench.statistics.multiple import holm

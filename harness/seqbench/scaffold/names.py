@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 
 from seqbench.errors import RequestError
-from seqbench.registry import installed
+from seqbench.plugins.registry import installed
 
 KINDS = ("model", "task")
 

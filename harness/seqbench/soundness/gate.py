@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Batch
 from seqbench.errors import RequestError, RunFailure
-from seqbench.kernels import requested_paths
-from seqbench.plan import RunPlan
+from seqbench.planning.plan import RunPlan
+from seqbench.plugins.kernels import requested_paths
 from seqbench.soundness.clauses import CLAUSES, TRAINED_CLAUSES
 from seqbench.soundness.subject import RunSubject
 from seqbench.soundness.verdict import (
@@ -25,6 +24,7 @@ from seqbench.soundness.verdict import (
     verdict_key,
     write_findings,
 )
+from seqbench.surroundings.circumstances import circumstance_of
 from seqbench.testing.clause import own_draws
 from seqbench.testing.model.probe import Probe
 from seqbench.testing.report import DECLARED, FAILED, PASSED, ClauseFailure

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from seqbench.accounting import parameter_bytes
+from seqbench.accounting.counting import parameter_bytes
 from seqbench.contracts import Batch
-from seqbench.plan import RunPlan
+from seqbench.planning.plan import RunPlan
 from seqbench.testing.model.subject import LENGTH, ModelSubject
 from seqbench.testing.tensors import random_tokens
 

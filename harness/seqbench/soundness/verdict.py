@@ -10,8 +10,8 @@ from typing import Any
 
 import seqbench
 from seqbench.errors import RequestError
-from seqbench.plan import RunPlan, hash_of
-from seqbench.plugin_source import source_sha256
+from seqbench.planning.plan import RunPlan, hash_of
+from seqbench.plugins.plugin_source import source_sha256
 from seqbench.store.files import append_line
 from seqbench.store.reader import read_lines
 from seqbench.store.sealed import sealed_line, unsealed

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from seqbench.accounting import parameter_bytes
-from seqbench.activations import saved_bytes
+from seqbench.accounting.counting import parameter_bytes
 from seqbench.errors import RequestError
-from seqbench.kernels import forget_taken_paths, requested_paths, taken_paths
-from seqbench.memory_estimate import gibibytes
+from seqbench.planning.activations import saved_bytes
+from seqbench.planning.memory_estimate import gibibytes
+from seqbench.plugins.kernels import forget_taken_paths, requested_paths, taken_paths
 from seqbench.speed.clock import Timed, seconds_of
 from seqbench.speed.failures import NotRun, describe_failure, release, room
 from seqbench.speed.forecast import Forecast

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.kernels import BrokenOperation, Operation, Path, announced_operations, requested_paths
+from seqbench.plugins.kernels import BrokenOperation, Operation, Path, announced_operations, requested_paths
 from seqbench.speed.clock import Timed
 from seqbench.speed.failures import NotRun, describe_failure, release
 from seqbench.speed.models import Watcher
 from seqbench.speed.records import FAILED, NOT_RUN, Record
 from seqbench.speed.rounds import Cell
 from seqbench.speed.warm_up import warm_up
-from seqbench.suggestions import did_you_mean
 
 # What every other path is compared with.
 REFERENCE = "reference"

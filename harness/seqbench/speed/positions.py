@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from seqbench.evaluating.streaming import DEFAULT_CHUNK_LENGTH, stream
 from seqbench.speed.failures import NotRun
-from seqbench.streaming import DEFAULT_CHUNK_LENGTH, stream
 
 
 class Positions:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from seqbench.accounting import count_parameters, non_embedding, parameter_bytes
+from seqbench.accounting.counting import count_parameters, non_embedding, parameter_bytes
+from seqbench.accounting.matching import TOLERANCE, ParameterBudget, match_parameters, require_unsolved
+from seqbench.accounting.meta_build import build_without_memory
 from seqbench.contracts import ModelPlugin, with_settings
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.matching import TOLERANCE, ParameterBudget, match_parameters, require_unsolved
-from seqbench.meta_build import build_without_memory
-from seqbench.registry import find_model
-from seqbench.suggestions import did_you_mean
+from seqbench.plugins.registry import find_model
 
 # Token ids of every model unless a field says otherwise: 256 bytes and room for special ids. A head costs time too.
 VOCABULARY = 384

@@ -12,13 +12,12 @@ from seqbench.store import names
 from seqbench.store.attempts import attempts, in_words
 from seqbench.store.damage import DamagedFile, ForeignFile, tell
 from seqbench.store.elsewhere import remembered
-from seqbench.store.forms import LOG_LINE
+from seqbench.store.forms import BUDGET_UNITS, LOG_LINE
 from seqbench.store.log import missing_steps
 from seqbench.store.reader import open_file, parse
 from seqbench.store.removal import finish_removals
 from seqbench.store.run_folder import RunFolder
 from seqbench.store.sealed import has_seal, unsealed
-from seqbench.training.budget import UNITS
 
 STATES = ("complete", "failed", "running", "unfinished", "damaged", "foreign")
 
@@ -143,7 +142,7 @@ def _read(folder: Path, run: dict[str, Any]) -> StoredRun:
         state=state,
         step=line["step"],
         progress=line["progress"],
-        budget=f"{budget['target']:,} {UNITS[budget['kind']]}",
+        budget=f"{budget['target']:,} {BUDGET_UNITS[budget['kind']]}",
         detail=detail,
         bytes=_size(folder),
     )

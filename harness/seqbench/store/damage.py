@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from seqbench.errors import RequestError
-from seqbench.visible import visible
+from seqbench.surroundings.visible import visible
 
 
 class DamagedFile(RequestError):

@@ -20,8 +20,8 @@ from seqbench.store.schema import (
     text,
 )
 
-# The kinds of a training budget, as `seqbench.training.budget` has them.
-_BUDGETS = ("steps", "tokens", "flops", "seconds")
+# The kinds of a training budget, and their units as tables show them.
+BUDGET_UNITS = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "s"}
 # FLOPs are beyond 64 bits after a few days of a GPU.
 _COUNT = number(0, 1e40)
 _COUNTS = integer(0, 10**40)
@@ -50,7 +50,7 @@ RUN = record(
             {
                 "core": text,
                 "trainer": mapping(),
-                "budget": record({"kind": one_of(*_BUDGETS), "target": _COUNT}),
+                "budget": record({"kind": one_of(*BUDGET_UNITS), "target": _COUNT}),
                 "device": text,
                 "precision": text,
                 "split": text,

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from seqbench.circumstances import circumstance_of
 from seqbench.errors import Circumstance, RequestError
 from seqbench.store import coverage, names
 from seqbench.store.checksums import CHECKSUMS, checksum_lines, checksums, read_checksums
@@ -21,6 +20,7 @@ from seqbench.store.log import missing_steps, read_log, read_rows
 from seqbench.store.reader import digest_of, kind_of, parse, read_bytes
 from seqbench.store.schema import Check, Misfit
 from seqbench.store.sealed import is_as_sealed, sealed_document, sealed_line, without_seal
+from seqbench.surroundings.circumstances import circumstance_of
 
 SCHEMA = 1
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqbench.contracts import ModelPlugin, TaskPlugin
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.registry import find_model, find_task
-from seqbench.suggestions import did_you_mean
+from seqbench.plugins.registry import find_model, find_task
 from seqbench.testing.model.clauses import MODEL_CLAUSES
 from seqbench.testing.model.subject import ModelSubject
 from seqbench.testing.order import examine_in_order

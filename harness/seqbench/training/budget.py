@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-# The kinds, and their units as tables show them.
-UNITS = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "s"}
-
 
 class Spent(Protocol):
     """What a run has spent so far, by kind of budget."""
@@ -21,8 +18,8 @@ class TrainingBudget:
     """One limit that ends training; the other kinds are reported.
 
     Attributes:
-        kind: one of `UNITS`. Seconds are those of training steps alone: warm-up, compilation, evaluation and
-            checkpoints are not counted.
+        kind: one of `seqbench.store.forms.BUDGET_UNITS`. Seconds are those of training steps alone: warm-up,
+            compilation, evaluation and checkpoints are not counted.
         target: the limit in that kind.
     """
 

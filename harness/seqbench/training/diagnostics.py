@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from seqbench.circumstances import circumstance_of
 from seqbench.contracts import Batch, Measurement, ModelPlugin, TaskPlugin
 from seqbench.nn import evaluation_mode
 from seqbench.store.files import json_line
+from seqbench.surroundings.circumstances import circumstance_of
 from seqbench.training.settings import TrainerSettings
 
 # The batch is the longest of this many, so that a task which draws a length for each batch shows far distances.

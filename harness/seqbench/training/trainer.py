@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from seqbench.contracts import TaskPlugin
 from seqbench.errors import RequestError, RunFailure
-from seqbench.stopping import Stopped, answer_noted, answered, noted
+from seqbench.surroundings.stopping import Stopped, answer_noted, answered, noted
+from seqbench.surroundings.variables import hidden_variables
 from seqbench.training.budget import TrainingBudget
 from seqbench.training.checkpoint import random_states, restore_newest, restore_random_states, save_checkpoint
 from seqbench.training.compilation import CompiledLoss, SummedLoss
@@ -29,7 +30,6 @@ from seqbench.training.optimizer import build_optimizers
 from seqbench.training.progress import ProgressReporter
 from seqbench.training.schedule import learning_rate_at
 from seqbench.training.settings import TrainerSettings
-from seqbench.variables import hidden_variables
 
 # Steps at the beginning of a process in which memory is taken, kernels are chosen and code is compiled; not timed.
 UNTIMED_STEPS = 3

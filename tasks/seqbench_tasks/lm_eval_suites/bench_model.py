@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from seqbench.errors import RequestError
-from seqbench.trained import TrainedModel, load_checkpoint, load_run
+from seqbench.running.trained import TrainedModel, load_checkpoint, load_run
 from seqbench_tasks.lm_eval_suites.language_model import PredictorLM
 from seqbench_tasks.lm_eval_suites.text_ids import text_ids
 from seqbench_tasks.text.windows import BYTE_VOCABULARY

@@ -8,7 +8,7 @@ such models is to import them and call its command, which this does. Later versi
 import sys
 
 from seqbench.errors import RequestError, RunFailure
-from seqbench.variables import hidden_variables
+from seqbench.surroundings.variables import hidden_variables
 
 _TARGET = "seqbench_tasks.lm_eval_suites.bench_model:BenchLM"
 

@@ -8,8 +8,8 @@ import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.suggestions import did_you_mean
 
 # Suites of our own, which need no data set.
 _OWN = Path(__file__).parent / "tiny"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.suggestions import did_you_mean
 from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import HUB_PREFIX, PYTHON_STDLIB, CorpusConfig

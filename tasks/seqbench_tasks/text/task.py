@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from seqbench.contracts import Batch, TaskPlugin
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import Corpus, open_corpus
+from seqbench_tasks.text.corpus import Corpus
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.tokens import may_lose_text
 from seqbench_tasks.text.windows import BYTE_VOCABULARY, longest_window, training_batch
 

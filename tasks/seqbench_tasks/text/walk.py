@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.suggestions import did_you_mean
 from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.config import HUB_PREFIX
 from seqbench_tasks.text.names import is_hidden, printable

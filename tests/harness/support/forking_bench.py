@@ -19,9 +19,9 @@ from pathlib import Path
 # As the command does before it imports anything.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from seqbench import preview, runner  # noqa: F401 (imported once, before any fork)
 from seqbench.cli import app, compare, listing, main, run, show  # noqa: F401
 from seqbench.report import plot, table, training_figure  # noqa: F401
+from seqbench.running import preview, runner  # noqa: F401 (imported once, before any fork)
 
 
 def in_child(folder, arguments, environment, streams):

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqbench.comparison import grid_run, plan_grid
-from seqbench.request import RunRequest
-from seqbench.runner import execute
+from seqbench.comparing.grid import grid_run, plan_grid
+from seqbench.planning.request import RunRequest
+from seqbench.running.runner import execute
 
 
 def store_trials(requests: Sequence[RunRequest], runs: Path) -> list[dict[str, Any]]:

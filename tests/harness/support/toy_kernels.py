@@ -6,7 +6,7 @@ Both paths give the same but for the last digits, as paths do.
 from toy_model import Neighbour, NeighbourModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from seqbench.kernels import find_kernel
+from seqbench.plugins.kernels import find_kernel
 from seqbench_kernels.dispatch import Operation, Path
 
 ENTRY_POINTS = """

@@ -15,7 +15,7 @@ import pytest
 
 from seqbench.errors import RequestError
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
+from seqbench_tasks.text.openers import open_corpus
 
 # Line ends of every kind, characters of one to four bytes, a byte order mark, and no line end behind the last line.
 EXACT = "\ufeffone\r\ntwo\rthree\n\n é 漢 𝄞 \x00 end".encode()

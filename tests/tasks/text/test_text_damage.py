@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from seqbench.errors import RequestError
 from seqbench_tasks.text import compressed, damage, formats, json_lines, tar_members
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.packed import PackedRecords
 from seqbench_tasks.text.records import BadRecord, DamagedText, LeftOut
 

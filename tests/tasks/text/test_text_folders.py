@@ -12,7 +12,7 @@ from seqbench.errors import RequestError
 from seqbench_tasks.text import open_files, scan, walk
 from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.splits import split_called
 
 ALL = {"validation_fraction": 0.0, "test_fraction": 0.0}

@@ -13,7 +13,7 @@ from seqbench.errors import RequestError
 from seqbench_tasks.text import hub, hub_rows, segments, streamed, window_order
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.windows import training_batch
 
 TEXTS = [f"page {number}\r\né 漢 " * (1 + number % 5) for number in range(120)]

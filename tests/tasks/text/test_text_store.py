@@ -17,9 +17,9 @@ from seqbench_tasks.text import local, scan_memory, segments, store, streamed
 from seqbench_tasks.text.bad_records import BadRecords
 from seqbench_tasks.text.cache import cache_folder
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
 from seqbench_tasks.text.documents import DocumentTable
 from seqbench_tasks.text.files import read_record
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.records import Record
 from seqbench_tasks.text.store import DocumentStore
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from seqbench.contracts import IGNORED_LABEL
 from seqbench.errors import RequestError
 from seqbench_tasks.text.config import CorpusConfig
-from seqbench_tasks.text.corpus import open_corpus
+from seqbench_tasks.text.openers import open_corpus
 from seqbench_tasks.text.shuffle import Permutation
 from seqbench_tasks.text.windows import BOS, training_batch
 

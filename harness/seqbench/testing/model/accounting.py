@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqbench.accounting import EMBEDDING_GROUP, count_parameters
+from seqbench.accounting.counting import EMBEDDING_GROUP, count_parameters
 from seqbench.testing.model.subject import VOCABULARY, ModelSubject
 from seqbench.testing.report import ClauseFailure
 from seqbench.testing.tensors import random_tokens

@@ -1,6 +1,6 @@
 """The contract of a model, clause by clause."""
 
-from seqbench.suggestions import did_you_mean
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.testing.clause import Clause, clause_table
 from seqbench.testing.model import (
     accounting,

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import IGNORED_LABEL, Batch, Flops, Measurement, ModelPlugin, WidthAxis, describe_settings
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
-from seqbench.suggestions import did_you_mean
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject
 from seqbench.testing.report import ClauseFailure
 from seqbench.testing.settings import require_settings, require_words

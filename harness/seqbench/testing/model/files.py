@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from seqbench.initial_weights import find_initial_weights, load_weights
+from seqbench.planning.initial_weights import find_initial_weights, load_weights
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject
 from seqbench.testing.report import ClauseFailure, few
 from seqbench.testing.tensors import largest_difference, random_tokens, same_bits

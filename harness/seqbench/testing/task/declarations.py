@@ -3,7 +3,7 @@
 import dataclasses
 
 from seqbench.contracts import TaskPreset, describe_settings
-from seqbench.suggestions import did_you_mean
+from seqbench.contracts.suggestions import did_you_mean
 from seqbench.testing.report import ClauseFailure
 from seqbench.testing.settings import require_settings, require_words
 from seqbench.testing.task.subject import TaskSubject

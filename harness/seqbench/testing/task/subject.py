@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqbench.contracts import Batch, Evaluation, PredictedChunk, TaskPlugin, with_settings
-from seqbench.streaming import in_chunks
-from seqbench.task_data import make_task
+from seqbench.evaluating.streaming import in_chunks
+from seqbench.planning.task_data import make_task
 from seqbench.testing.report import ClauseFailure
 
 # Sequences per batch that are tried; enough for two batches to coincide by design only.

@@ -1,0 +1,1 @@
+"""A trained model as a task asks it, and what is said of the answers."""

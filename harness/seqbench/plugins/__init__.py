@@ -1,0 +1,1 @@
+"""Models, tasks and operations found by name, and checkpoints."""

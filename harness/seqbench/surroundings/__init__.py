@@ -1,0 +1,1 @@
+"""What surrounds a command: variables, signals, memory, libraries' own settings, the terminal."""
