@@ -14,7 +14,7 @@ from seqbench.evaluating.predictor import ModelPredictor
 from seqbench.planning.fresh_model import build_model
 from seqbench.planning.plan import resolve
 from seqbench.planning.request import RunRequest
-from seqbench.running.runner import predictor_of
+from seqbench.running.measuring import predictor_of
 from seqbench.store.records import EvaluationRecords
 from seqbench.training.data_order import DataOrderHash
 

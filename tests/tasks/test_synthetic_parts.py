@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from seqbench.planning.fresh_model import build_model
 from seqbench.planning.plan import resolve
 from seqbench.planning.request import RunRequest
-from seqbench.running.runner import predictor_of
+from seqbench.running.measuring import predictor_of
 from seqbench_tasks.needle import NeedleConfig, NeedleTask
 from seqbench_tasks.needle.task import Length
 from seqbench_tasks.synthetic.long import answer_logits, answered_part

@@ -15,7 +15,6 @@ from seqbench.contracts import Batch, Evaluation
 from seqbench.environment import describe_environment, fixed_surroundings
 from seqbench.errors import Circumstance, RequestError, RunFailure
 from seqbench.evaluating.measured import values_by_place
-from seqbench.evaluating.predictor import ModelPredictor
 from seqbench.evaluating.result import facts, failed, header, outcome, with_kernel_paths
 from seqbench.planning.fresh_model import build_model, prepare_model
 from seqbench.planning.initial_weights import load_weights
@@ -26,13 +25,13 @@ from seqbench.rehearsal.compilation import require_compilable
 from seqbench.rehearsal.rehearse import rehearse, test_batches
 from seqbench.report.model_card import model_card
 from seqbench.running.edited_source import edited_sources, sources_of
+from seqbench.running.measuring import evaluate_trained, load_trained, predictor_of, records_of
 from seqbench.running.rounding import rounding_differences
 from seqbench.running.standing import TRAINING_FAILED, standing_result
 from seqbench.soundness.gate import Examination
 from seqbench.store.attempts import forget_attempts, record_attempt
 from seqbench.store.elsewhere import remember
 from seqbench.store.files import finite, write_folder_atomically, write_json_lines, write_text
-from seqbench.store.records import EvaluationRecords
 from seqbench.store.repair import repair
 from seqbench.store.run_folder import SCHEMA, RunFolder
 from seqbench.surroundings.circumstances import circumstance_of
@@ -90,7 +89,7 @@ def execute(plan: RunPlan, folder: RunFolder, runs: Path, retry_failed: bool = F
         stored = folder.write_result(result)
         forget_attempts(folder)
         if result["status"] == "complete":
-            _records(plan, folder).remove()
+            records_of(plan, folder).remove()
         # So that the same command prints the same again.
         return finite(stored)
 
@@ -116,33 +115,6 @@ def _counted(folder: RunFolder) -> Iterator[None]:
             raise
         record_attempt(folder, circumstance)
         raise circumstance from error
-
-
-@fixed_surroundings()
-def load_trained(plan: RunPlan, folder: RunFolder) -> PreTrainedModel:
-    """The model that the plan tests, with the weights of the finished run in `folder`."""
-    return load_weights(plan.model.build(plan.tested_config), folder.model)
-
-
-def predictor_of(plan: RunPlan, model: PreTrainedModel, **where: Any) -> ModelPredictor:
-    """The model that the plan tests as a task sees it, moved to the plan's device; `where` as for `ModelPredictor`."""
-    return ModelPredictor.of(plan.model, plan.tested_config, model, plan.device, plan.precision, **where)
-
-
-@fixed_surroundings()
-def evaluate_trained(plan: RunPlan, model: PreTrainedModel, folder: RunFolder | None = None) -> Evaluation:
-    """Measure a trained model as the plan says: on its device, in its precision, on its split.
-
-    With `folder`, parts that an earlier process has measured there are taken from it; None measures everything again.
-    """
-    records = None if folder is None else _records(plan, folder)
-    with TrainingProgress(f"{plan.label} seed {plan.seed}", 1.0) as progress:
-        return plan.task.evaluate(predictor_of(plan, model, records=records, tell=progress.evaluated), plan.split)
-
-
-def _records(plan: RunPlan, folder: RunFolder) -> EvaluationRecords:
-    """Of the final test: only weights that are trained to the end are measured with them."""
-    return EvaluationRecords(folder.path / "evaluation.jsonl", f"{plan.run_hash} {plan.split}")
 
 
 def describe(plan: RunPlan) -> dict[str, Any]:
@@ -332,7 +304,7 @@ def _train_and_test(plan: RunPlan, prepared: _Prepared, folder: RunFolder, diffe
             diagnostics.take(step)
             progress.note(f"step {step}: validation {_headline(plan, evaluation)}")
 
-        records = _records(plan, folder)
+        records = records_of(plan, folder)
         if not trainer.finished:
             # Of weights that are not there any more.
             records.remove()

@@ -13,7 +13,7 @@ from seqbench.planning.initial_weights import find_initial_weights, load_weights
 from seqbench.planning.plan import RunPlan
 from seqbench.planning.stored_plan import stored_plan
 from seqbench.plugins.registry import find_model
-from seqbench.running.runner import load_trained, predictor_of
+from seqbench.running.measuring import load_trained, predictor_of
 from seqbench.store.run_folder import RunFolder
 from seqbench.surroundings.variables import refuse_variables
 

@@ -14,8 +14,8 @@ from seqbench.planning.plan import RunPlan
 from seqbench.planning.stored_plan import stored_plan
 from seqbench.plugins.kernels import asked_paths, check_request, forget_taken_paths, requested_paths, taken_paths
 from seqbench.running.edited_source import edited_since
+from seqbench.running.measuring import evaluate_trained, load_trained
 from seqbench.running.rounding import rounding_differences
-from seqbench.running.runner import evaluate_trained, load_trained
 from seqbench.store.files import finite
 from seqbench.store.run_folder import RunFolder
 from seqbench.training.checkpoint import damaged_checkpoints
