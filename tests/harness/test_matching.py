@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.accounting.counting import count_parameters, non_embedding
-from seqbench.accounting.matching import TOLERANCE, ParameterBudget, match_parameters
+from seqbench.accounting.matching import match_parameters
+from seqbench.accounting.size_budget import TOLERANCE, ParameterBudget
 from seqbench.contracts import WidthAxis
 from seqbench.errors import RequestError
 from seqbench.plugins.registry import find_model

@@ -2,59 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from seqbench.accounting.counting import count_parameters, non_embedding
 from seqbench.accounting.meta_build import build_without_memory
+from seqbench.accounting.size_budget import TOLERANCE, Match, ParameterBudget
 from seqbench.contracts import ModelPlugin
 from seqbench.errors import RequestError
 
-# Largest deviation that counts as matched: the fairness contract's.
-TOLERANCE = 0.02
-
 # No search goes beyond this width: 2^20 units of hidden size are more than any model has.
 _LARGEST_WIDTH = 2**20
-
-
-@dataclass(frozen=True)
-class ParameterBudget:
-    """How many parameters every model of a comparison is to have.
-
-    Attributes:
-        target: number of parameters.
-        total: count the vocabulary matrices too.
-    """
-
-    target: int
-    total: bool = False
-
-    @property
-    def kind(self) -> str:
-        """Name of the budget in results and tables."""
-        return "parameters-total" if self.total else "parameters-non-embedding"
-
-
-@dataclass(frozen=True)
-class Match:
-    """A config of nearly the wanted size.
-
-    Attributes:
-        config: the plugin's config.
-        achieved: its parameters, counted as the budget counts.
-        deviation: (achieved - target) / target.
-        changed: the fields that were changed to get there, with their values.
-    """
-
-    config: Any
-    achieved: int
-    deviation: float
-    changed: dict[str, Any]
-
-    @property
-    def matched(self) -> bool:
-        """Whether the deviation is within the tolerance."""
-        return abs(self.deviation) <= TOLERANCE
 
 
 def match_parameters(plugin: ModelPlugin[Any], config: Any, budget: ParameterBudget) -> Match:

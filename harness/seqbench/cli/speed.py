@@ -153,7 +153,7 @@ def _measure(options: dict[str, Any], output: Path | None) -> tuple["Session", P
 
 def _models(options: dict[str, Any], device: Any) -> tuple[Any, dict[str, Any], int]:
     """What measures the models that were asked for, the request as plain data, and the number of cells."""
-    from seqbench.accounting.matching import ParameterBudget
+    from seqbench.accounting.size_budget import ParameterBudget
     from seqbench.plugins.kernels import check_request
     from seqbench.speed.failures import room
     from seqbench.speed.models import Conditions

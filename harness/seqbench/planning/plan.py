@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 import seqbench
-from seqbench.accounting.matching import TOLERANCE, Match, ParameterBudget, match_parameters, require_unsolved
+from seqbench.accounting.matching import match_parameters, require_unsolved
+from seqbench.accounting.size_budget import TOLERANCE, Match, ParameterBudget
 from seqbench.contracts import ModelPlugin, TaskPlugin, TaskPreset, with_settings
 from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seqbench.accounting.matching import TOLERANCE
+from seqbench.accounting.size_budget import TOLERANCE
 from seqbench.comparing.estimate import ModelEstimate
 from seqbench.comparing.search import Outlook
 from seqbench.report.document import Document, Line, Row, Sheet

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqbench.accounting.matching import TOLERANCE
+from seqbench.accounting.size_budget import TOLERANCE
 from seqbench.errors import Circumstance
 from seqbench.evaluating.measured import values_by_place
 from seqbench.statistics.summary import Summary, summarise

@@ -11,8 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel, set_seed
 
 from seqbench.accounting.counting import count_parameters, non_embedding, parameter_bytes
-from seqbench.accounting.matching import TOLERANCE, ParameterBudget, match_parameters, require_unsolved
+from seqbench.accounting.matching import match_parameters, require_unsolved
 from seqbench.accounting.meta_build import build_without_memory
+from seqbench.accounting.size_budget import TOLERANCE, ParameterBudget
 from seqbench.contracts import ModelPlugin, with_settings
 from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
