@@ -10,7 +10,7 @@ from own_delta_rule import OwnDeltaRule
 from own_gru import OwnGRU
 from own_recurrence import OwnRecurrence
 
-from seqbench.accounting import count_parameters
+from seqbench.accounting.counting import count_parameters
 from seqbench.mixers import MixerPlugin
 from seqbench.testing import check_model_plugin
 
