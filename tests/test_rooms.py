@@ -22,6 +22,9 @@ NAMES = sorted(
     if point.name not in ("transformer", "hf")
 )
 
+# lm-eval loads what it finds in such a folder by path.
+LOADED_BY_LM_EVAL = {ROOT / "tasks" / "seqbench_tasks" / "lm_eval_suites" / "tiny"}
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_core_names_no_shipped_plugin(name: str) -> None:
@@ -31,6 +34,23 @@ def test_the_core_names_no_shipped_plugin(name: str) -> None:
     if name == "sliding-window":
         found = [path for path in found if "nn" not in path.parts]
     assert found == []
+
+
+def test_the_root_of_the_core_holds_rooms_and_what_every_floor_may_need() -> None:
+    root = ROOT / "harness" / "seqbench"
+    assert {path.stem for path in root.glob("*.py")} == {"__init__", "environment", "errors", "progress_display"}
+
+
+def test_the_page_of_floors_names_every_room() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text().partition("    cli")[2].partition("\n\n")[0]
+    rooms = {path.parent.name for path in (ROOT / "harness" / "seqbench").glob("*/__init__.py")} - {"cli"}
+    assert {room for room in rooms if not re.search(rf"\b{room}\b", drawing)} == set()
+
+
+def test_no_folder_of_code_is_hidden_from_the_checks_of_imports() -> None:
+    # What `bench new` copies is no code of a room.
+    folders = {path.parent for path in CODE if "scaffold" not in path.parts and path.parents[1] != ROOT}
+    assert {folder for folder in folders if not (folder / "__init__.py").exists()} == LOADED_BY_LM_EVAL
 
 
 def test_no_source_file_is_longer_than_one_idea() -> None:
