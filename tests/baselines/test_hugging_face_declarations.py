@@ -39,6 +39,11 @@ def test_a_model_without_usable_state_declares_every_clause_on_states() -> None:
     assert declared("hf:recurrent_gemma", "rows-independent", *CARRIED) == CARRIED
 
 
+def test_a_model_that_mixes_rows_up_when_it_continues_declares_that_too() -> None:
+    """Of one row transformers' RWKV continues; of two, a single token's state is added to both."""
+    assert declared("hf:rwkv", "chunked") == {"chunked"}
+
+
 def test_a_checkpoint_declares_that_its_shape_and_weights_are_given(tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
