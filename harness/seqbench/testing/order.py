@@ -12,29 +12,50 @@ def examine_in_order(subject: Any, clauses: Mapping[str, Clause], wanted: Iterab
     """Outcomes of the wanted clauses, and of those that they rest on and that failed, in the order of `clauses`.
 
     A clause that rests on a failed one is not run; one that meets an error that another clause has met already is not
-    counted a second time.
+    counted a second time. Clauses that nobody wants are run only where one that rests on them fails, to explain it.
     """
-    found: dict[str, Outcome] = {}
-    chosen = list(wanted)
-    for name in clauses:
-        if name in chosen:
-            _examine(subject, clauses, name, found)
-    return [found[name] for name in clauses if name in chosen or (name in found and found[name].state == FAILED)]
+    return _Examination(subject, clauses, set(wanted)).outcomes()
 
 
-def _examine(subject: Any, clauses: Mapping[str, Clause], name: str, found: dict[str, Outcome]) -> Outcome:
-    if name in found:
-        return found[name]
-    clause = clauses[name]
-    for needed in clause.needs:
-        outcome = _examine(subject, clauses, needed, found)
-        if outcome.state in (FAILED, NOT_REACHED):
-            # The clause at the bottom of it, not the one that could not be reached either.
-            cause = outcome.cause or needed
-            found[name] = Outcome(name, clause.rule, NOT_REACHED, f"rests on {cause}, which fails", cause=cause)
-            return found[name]
-    found[name] = _grouped(examine(subject, clause), found)
-    return found[name]
+class _Examination:
+    def __init__(self, subject: Any, clauses: Mapping[str, Clause], wanted: set[str]) -> None:
+        self._subject, self._clauses, self._wanted = subject, clauses, wanted
+        self._found: dict[str, Outcome] = {}
+
+    def outcomes(self) -> list[Outcome]:
+        for name in self._clauses:
+            if name in self._wanted:
+                self._examine(name)
+        return [
+            self._found[name]
+            for name in self._clauses
+            if name in self._found and (name in self._wanted or self._found[name].state == FAILED)
+        ]
+
+    def _examine(self, name: str) -> Outcome:
+        if name not in self._found:
+            needs = self._clauses[name].needs
+            self._found[name] = self._not_reached(
+                name, [needed for needed in needs if needed in self._wanted]
+            ) or self._run(name)
+        return self._found[name]
+
+    def _run(self, name: str) -> Outcome:
+        outcome = examine(self._subject, self._clauses[name])
+        if outcome.state == FAILED:
+            outcome = self._not_reached(name, self._clauses[name].needs) or outcome
+        return _grouped(outcome, self._found)
+
+    def _not_reached(self, name: str, needs: Iterable[str]) -> Outcome | None:
+        """The outcome of a clause of which one of those that it rests on fails."""
+        for needed in needs:
+            outcome = self._examine(needed)
+            if outcome.state in (FAILED, NOT_REACHED):
+                # The clause at the bottom of it, not the one that could not be reached either.
+                cause = outcome.cause or needed
+                message = f"rests on {cause}, which fails"
+                return Outcome(name, self._clauses[name].rule, NOT_REACHED, message, cause=cause)
+        return None
 
 
 def _grouped(outcome: Outcome, found: Mapping[str, Outcome]) -> Outcome:
