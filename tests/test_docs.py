@@ -13,12 +13,15 @@ from announced_package import announce_package
 from click.testing import CliRunner, Result
 
 from seqbench.cli.app import bench
+from seqbench.contracts import ModelPlugin
+from seqbench.mixers import Chunk, Mixer, MixerDecoderSettings, MixerPlugin
 from seqbench.scaffold import KINDS, choose_names, render
 from seqbench.testing import Report, examine_model_plugin, examine_task_plugin
 from seqbench.testing.model.clauses import MODEL_CLAUSES
 from seqbench.testing.task.clauses import TASK_CLAUSES
 
-DOCS = Path(__file__).parent.parent / "docs"
+TESTS = Path(__file__).parent
+DOCS = TESTS.parent / "docs"
 PAGES = {kind: (DOCS / f"add-a-{kind}.md").read_text() for kind in KINDS}
 NAMES = {kind: choose_names(kind, f"my-{kind}") for kind in KINDS}
 CLAUSES = {"model": MODEL_CLAUSES, "task": TASK_CLAUSES}
@@ -56,6 +59,22 @@ def test_the_python_of_a_page_is_the_file_that_bench_new_writes(kind: str) -> No
         shown += ("\n" if block.startswith(" ") else "\n\n") + block
     names = NAMES[kind]
     assert shown.lstrip("\n") == render(names)[f"{names.module}.py"]
+
+
+def test_an_excerpt_of_the_page_on_models_stands_in_code_that_is_tested() -> None:
+    tested = [(TESTS.parent / "README.md").read_text(), (TESTS / "mixers" / "exceptional.py").read_text()]
+    excerpts = fenced(PAGES["model"], "py")
+    assert excerpts
+    for excerpt in excerpts:
+        assert any(excerpt in text for text in tested), excerpt
+
+
+@pytest.mark.parametrize("offered", [Mixer, MixerPlugin, Chunk, MixerDecoderSettings, ModelPlugin])
+def test_the_page_on_models_names_all_that_an_author_is_offered(offered: type) -> None:
+    members = {name for name in vars(offered) | offered.__annotations__ if not name.startswith("_")}
+    # Whole words: `reach` is not named by `attention_reach`.
+    words = set(re.findall(r"\w+", PAGES["model"]))
+    assert members <= words, members - words
 
 
 @pytest.mark.parametrize("kind", KINDS)

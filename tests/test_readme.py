@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from seqbench.cli.app import bench
+from seqbench.testing import examine_model_plugin
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,6 +33,23 @@ def test_every_command_of_the_readme_is_accepted(command: str, tmp_path: Path) -
     outcome = CliRunner().invoke(bench, arguments)
     assert outcome.exit_code == 0, outcome.output
     assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing behind"
+
+
+# The clauses that a mixer can miss; the kit's others are tried with its own tests.
+MIXER_CLAUSES = ["causal", "rows-independent", "chunked", "padding-state", "flops", "state-bytes", "training-step"]
+
+
+def test_the_model_of_the_readme_is_a_whole_one_that_keeps_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [shown] = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    mixer = shown[shown.index("class RunningMean(Mixer)") : shown.index("class RunningMeanPlugin")]
+    assert len(mixer.strip().splitlines()) <= 10
+    (tmp_path / "running_mean.py").write_text(shown)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    report = examine_model_plugin("running_mean:RunningMeanPlugin", clauses=MIXER_CLAUSES)
+    assert not report.failures and not report.not_reached, report.text()
+    assert {outcome.clause for outcome in report.outcomes} >= set(MIXER_CLAUSES)
 
 
 def test_the_two_commands_at_the_top_are_make_targets() -> None:

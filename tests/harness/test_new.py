@@ -28,7 +28,7 @@ REFUSED = {
     "a path": ("../idea", "type: bench new model idea"),
     "a dotted path": ("idea.model:Model", "type: bench new model idea-model-model"),
     "other letters": ("идея", "type: bench new model my-model"),
-    "nothing": ("", "type: bench new model my-model"),
+    "nothing": ("", "is empty; type a value"),
     "only dashes": ("--", "Missing argument"),
     "a word of Python": ("class", "'class' is a word of the Python language\ntype: bench new model my-class"),
     "standard library": ("random", "module of Python's standard library\ntype: bench new model my-random"),
@@ -113,7 +113,7 @@ def test_every_sensible_name_gives_a_plugin_of_that_name(importable, kind, name)
         model = plugin.build(plugin.with_vocabulary(plugin.presets["tiny"], 11))
         assert model(torch.zeros(1, 3, dtype=torch.int64)).logits.shape == (1, 3, 11)
         assert type(model).__name__ == f"{names.prefix}ForCausalLM"
-        assert model.config.model_type == name
+        assert model.config.model_type == f"seqbench-{name}"
     else:
         plugin = find_task(names.dotted_path)
         assert plugin(plugin.presets["tiny"].config).training_batch(0, 0, 2).input_ids.shape[0] == 2

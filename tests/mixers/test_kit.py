@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from seqbench.contracts import setting
 from seqbench.errors import RequestError
-from seqbench.mixers import Chunk, Mixer, MixerPlugin, MixerState, causal_taps, linear_recurrence, map_tensors
+from seqbench.mixers import (
+    Chunk,
+    Mixer,
+    MixerPlugin,
+    MixerState,
+    NoSettings,
+    causal_taps,
+    linear_recurrence,
+    map_tensors,
+)
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.settings import settings_of
 
@@ -149,6 +158,14 @@ def test_a_position_encoding_that_the_mixer_cannot_apply_is_refused_by_name() ->
 def test_the_mixers_own_settings_are_checked() -> None:
     with pytest.raises(RequestError, match="longest_memory must be at least 2"):
         dataclasses.replace(OwnRecurrence.presets["tiny"], longest_memory=1.0)
+
+
+def test_a_plugin_without_a_docstring_is_described_by_its_mixers_and_else_by_its_summary() -> None:
+    named = {"name": "described", "summary": "what it is", "version": "1"}
+    for mixer, description in ((GRU, GRU.__doc__), (Clash, None)):
+        fields = named | {"mixer": type("Described", (mixer,), {"__doc__": description, "settings_class": NoSettings})}
+        assert type("DescribedPlugin", (MixerPlugin,), fields).__doc__ == (description or "what it is")
+    assert OwnRecurrence.__doc__ == "A decoder of gated recurrences."
 
 
 # Counts

@@ -61,6 +61,8 @@ class MixerPlugin(ModelPlugin[Any]):
             cls.config_class = settings_of(cls.mixer, cls.name)
             if "presets" not in cls.__dict__:
                 cls.presets = _Presets(cls)
+            # What `bench show` prints; the docstring above tells authors, not users.
+            cls.__doc__ = cls.__doc__ or cls.mixer.__doc__ or cls.summary
             _native_classes(cls)
 
     @classmethod

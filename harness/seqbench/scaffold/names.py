@@ -13,8 +13,8 @@ from seqbench.plugins.registry import installed
 KINDS = ("model", "task")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-# With "Plugin", "Config" or "State" behind them these are classes that the templates build on.
-_TAKEN_PREFIXES = ("Model", "Task", "PreTrained", "Carried")
+# With "Plugin" behind them these are classes that the templates or the kit build on.
+_TAKEN_PREFIXES = ("Model", "Task", "Mixer")
 
 
 @dataclass(frozen=True)
