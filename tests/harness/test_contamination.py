@@ -14,7 +14,6 @@ from seqbench.report.ablations import ablation_report
 from seqbench.report.contamination import contamination_notes
 from seqbench.report.model_card import model_card
 from seqbench.report.table import comparison_report, run_report
-from seqbench.running.runner import stored_result
 from seqbench.store.run_folder import RunFolder
 from seqbench_tasks.parity import ParityTask
 
@@ -130,11 +129,11 @@ def test_a_store_with_both_versions_of_a_task_never_mixes_them(stored, monkeypat
     monkeypatch.setattr(ParityTask, "version", "1")
     before = grid_run(request(), runs)
     before.plan.task.version = "1"
-    assert before.folder.path != current.folder.path and stored_result(before.plan, before.folder) is None
+    assert before.folder.path != current.folder.path and before.folder.finished_result(before.plan.run_hash) is None
     [old] = store_trials([request()], runs)
     monkeypatch.undo()
     # Each command finds its own, whichever ran last.
-    assert stored_result(current.plan, current.folder)["hash"] == new["hash"] != old["hash"]
-    assert stored_result(before.plan, RunFolder(current.folder.path)) is None
+    assert current.folder.finished_result(current.plan.run_hash)["hash"] == new["hash"] != old["hash"]
+    assert RunFolder(current.folder.path).finished_result(before.plan.run_hash) is None
     with pytest.raises(RequestError, match="cannot be compared: the version of the task is 1 and 2"):
         require_comparable([before, current], [old, new])

@@ -124,11 +124,6 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     return {**found, "locations": places} if places else found
 
 
-def stored_result(plan: RunPlan, folder: RunFolder) -> dict[str, Any] | None:
-    """The result of this very plan in the folder, or None."""
-    return folder.finished_result(plan.run_hash)
-
-
 def record_failure(plan: RunPlan, folder: RunFolder, reason: str, message: str, **more: Any) -> dict[str, Any]:
     """A failed result for a run whose process ended without leaving one; stored, unless the folder is not ours.
 
