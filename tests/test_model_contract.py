@@ -48,3 +48,13 @@ def test_the_plugin_keeps(name: str, clause: str) -> None:
     outcome = examine(subject_of(name), MODEL_CLAUSES[clause])
     assert outcome.state != FAILED, f"{outcome.message}\n{outcome.hint}\n{outcome.traceback}"
     assert (outcome.state == DECLARED) == ((name, clause) in DECLARATIONS), outcome.message
+
+
+# What decides rankings besides the mixer, in results of every model: a gap in that table says nothing.
+CONFOUNDS = {"short convolution", "position encoding", "depth", "feed-forward", "norm", "initialisation", "kernel path"}
+
+
+@pytest.mark.parametrize("name", sorted(announced(MODEL_GROUP)))
+def test_every_model_says_all_that_decides_rankings_besides_its_mixer(name: str) -> None:
+    subject = subject_of(name)
+    assert subject.plugin.confounds(subject.plugin.presets[subject.preset]).keys() >= CONFOUNDS

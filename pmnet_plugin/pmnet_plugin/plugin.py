@@ -138,6 +138,8 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
             "short convolution": "none",
             "position encoding": f"rotary, theta {config.rope_theta:g}",
             "depth": f"{config.num_hidden_layers} layers",
+            "feed-forward": "swiglu",
+            "norm": "rms, before each part",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
             "kernel path": f"torch operations; blockwise window attention, {scan}",
         }

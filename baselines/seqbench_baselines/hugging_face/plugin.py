@@ -123,13 +123,15 @@ class HuggingFacePlugin(ModelPlugin[HuggingFaceSettings]):
         taps = getattr(native, "conv_kernel", None)
         parameters = getattr(native, "rope_parameters", None) or {}
         theta = parameters.get("rope_theta")
-        initial = f"of {native.model_type} in transformers"
+        own, initial = f"as {native.model_type} in transformers", f"of {native.model_type} in transformers"
         if self._source.checkpoint is not None:
             initial = f"weights of {self._source.label}"
         return {
             "short convolution": f"{taps} taps" if isinstance(taps, int) else "none declared",
-            "position encoding": f"rotary, theta {theta:g}" if theta else f"as {native.model_type} in transformers",
+            "position encoding": f"rotary, theta {theta:g}" if theta else own,
             "depth": f"{native.num_hidden_layers} layers",
+            "feed-forward": own,
+            "norm": own,
             "initialisation": initial,
             "kernel path": "transformers, scaled_dot_product_attention where the model has attention",
             "carried state": self._carried_state,

@@ -101,6 +101,8 @@ class StateSpacePlugin(ModelPlugin[Settings], Generic[Settings]):
             "short convolution": f"{config.conv_kernel} taps per block" if config.conv_kernel > 1 else "none",
             "position encoding": "none",
             "depth": f"{config.num_hidden_layers} blocks (two stand for one transformer layer)",
+            "feed-forward": "none",
+            "norm": "rms, before each part",
             "initialisation": f"{self.initial_decays(config)}; step sizes log-uniform from"
             f" {config.time_step_min:g} to {config.time_step_max:g}; embedding normal, deviation"
             f" {config.initializer_range:g}",

@@ -97,6 +97,8 @@ class TransformerPlugin(ModelPlugin[DecoderSettings]):
             "short convolution": "none",
             "position encoding": f"rotary, theta {config.rope_theta:g}",
             "depth": f"{config.num_hidden_layers} layers",
+            "feed-forward": "swiglu",
+            "norm": "rms, before each part",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
             "kernel path": path,
         }
