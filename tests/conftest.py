@@ -1,10 +1,17 @@
 """Every test runs on one thread, from one seed, and property tests repeat the same examples."""
 
+import signal
+
 import hypothesis
 import pytest
 import torch
 
-hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=True)
+# Under nohup it is ignored, and so would processes that a test sends it to.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Thirty examples: one of a task costs a tenth of a second, for its evaluation sets are drawn to hold training out of
+# them. Tests of what costs nothing ask for more.
+hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("reproducible")
 
 

@@ -85,7 +85,7 @@ def test_a_failed_training_fails_what_would_have_tested_its_model(bench: Bench) 
     [
         (("--ablate", "no-dropuot"), "did you mean no-dropout"),
         (("--ablate", "no-dropuot@eval"), "its ablations are: no-dropout, no-dropout@eval, deaf@eval"),
-        (("--ablations", "all", "--ablate", "deaf"), "not both"),
+        (("--ablations", "all", "--ablate", "deaf"), "leave one of them out"),
         (("--ablations", ","), "takes names separated by commas"),
         (("--ablations", "deaf,deaf@eval"), "more than once"),
         (("--ablations", "deaf,blind"), "no ablation 'blind'"),

@@ -28,7 +28,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("intermediate_size", -3, "at least 1"),
     ("num_hidden_layers", None, "a whole number"),
     ("num_hidden_layers", "6", "a whole number"),
-    ("num_hidden_layers", 10**7, "at most 262,144"),
+    ("num_hidden_layers", 10**7, "from 1 to 10000"),
     ("num_attention_heads", True, "a whole number"),
     ("num_key_value_heads", 2, "a multiple"),
     ("head_dim", 7, "even"),

@@ -53,7 +53,7 @@ def segments_of(config, row):
         yield head[0], names[head[1]], [(quoted[2], quoted[4]) for quoted in demonstrations], question[2]
 
 
-@settings(max_examples=80)
+@settings(max_examples=16)
 @given(configs(), seeds, indices)
 def test_demonstrations_decide_both_answers(config, seed, index):
     for inputs, labels in rows_of(AddressUpdateTask(config).training_batch(seed, index, 4)):
@@ -65,7 +65,7 @@ def test_demonstrations_decide_both_answers(config, seed, index):
         assert labels == [expected.get(place, IGNORED_LABEL) for place in range(len(inputs))]
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(configs(), seeds, indices)
 def test_both_segments_ask_for_the_same_digit_under_the_same_address(config, seed, index):
     [filler] = config.training_fillers

@@ -40,7 +40,7 @@ def window_of(config, inputs):
 
 
 @both
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(2, 12), min_size=1, max_size=4, unique=True).map(sorted),
     st.sampled_from(["every", "end"]),

@@ -16,7 +16,7 @@ from seqbench_tasks.copy_paste.task import Payload
 seeds = st.integers(0, 2**64 - 1)
 indices = st.integers(0, 2**40)
 batch_sizes = st.integers(1, 9)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=15, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -57,7 +57,7 @@ def labels_of(config, inputs):
     return labels, known
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(configs(), st.integers(0, 2**64 - 1), st.integers(0, 2**40))
 def test_all_facts_are_said_twice_and_asked_in_the_second_half(config, seed, index):
     first_key, first_value = FIRST + config.most_contexts, FIRST + config.most_contexts + config.most_keys

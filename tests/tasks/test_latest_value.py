@@ -68,7 +68,7 @@ def histories(config, row):
     return found
 
 
-@settings(max_examples=100)
+@settings(max_examples=20)
 @given(configs(), seeds, indices)
 def test_labels_are_what_a_dictionary_holds(config, seed, index):
     for inputs, labels in rows_of(LatestValueTask(config).training_batch(seed, index, 4)):
@@ -76,7 +76,7 @@ def test_labels_are_what_a_dictionary_holds(config, seed, index):
         assert labels == [latest.get(place, IGNORED_LABEL) for place in range(len(inputs))]
 
 
-@settings(max_examples=100)
+@settings(max_examples=20)
 @given(configs(), seeds, indices)
 def test_rounds_write_wait_and_ask(config, seed, index):
     task = LatestValueTask(config)
@@ -92,7 +92,7 @@ def test_rounds_write_wait_and_ask(config, seed, index):
         assert max(inputs) < task.vocab_size
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(configs(), st.integers(0, 2**30))
 def test_stale_answers_and_rewrites_are_those_of_the_history(config, index):
     task = LatestValueTask(config)

@@ -26,7 +26,7 @@ from seqbench_tasks.mqar import MQARConfig, MQARTask
 from seqbench_tasks.mqar.task import Pairs, _gap_weights
 
 seeds, indices = st.integers(0, 2**64 - 1), st.integers(0, 2**40)
-few = settings(max_examples=50)
+few = settings(max_examples=15)
 
 
 def one_size(length, pairs, **settings):

@@ -91,7 +91,7 @@ def answers_of(config, row):
     return (tracked if config.variant == "variable-tracking" else retrieved)(config, row)
 
 
-@settings(max_examples=150)
+@settings(max_examples=30)
 @given(configs(), seeds, indices)
 def test_labels_are_values_of_keys_and_chains_that_were_followed(config, seed, index):
     task = NeedleTask(config)
@@ -105,7 +105,7 @@ def test_labels_are_values_of_keys_and_chains_that_were_followed(config, seed, i
         assert max(inputs) < task.vocab_size
 
 
-@settings(max_examples=100)
+@settings(max_examples=20)
 @given(configs(), st.integers(0, 2**30))
 def test_quarters_are_those_of_the_context(config, index):
     task = NeedleTask(config)

@@ -76,7 +76,7 @@ def configs(draw, variants=VARIANTS):
     return RepeatAfterMeConfig(**config, context_length=draw(st.integers(room, room + 90)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=30)
 @given(configs(), seeds, indices)
 def test_contexts_hold_strings_and_the_answers_to_them(config, seed, index):
     task = RepeatAfterMeTask(config)
@@ -90,7 +90,7 @@ def test_contexts_hold_strings_and_the_answers_to_them(config, seed, index):
         assert as_text(config, labels) == labels_of(config, inputs)
 
 
-@settings(max_examples=100)
+@settings(max_examples=20)
 @given(configs(), st.sampled_from(["validation", "test"]), st.integers(0, 2**30))
 def test_evaluation_strings_stand_alone_and_ask_for_letters_only(config, split, index):
     task = RepeatAfterMeTask(config)
@@ -113,7 +113,7 @@ def test_lookback_is_the_distance_to_the_letter_that_is_named(config, index):
                 assert label in (IGNORED_LABEL, inputs[place - task.lookback(difficulty)])
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(configs(variants=["duplicate-ngram"]), st.integers(0, 2**30))
 def test_duplicate_ngrams_stand_in_test_strings_only(config, index):
     task, n = RepeatAfterMeTask(config), config.ngram

@@ -107,7 +107,7 @@ def depth_by_subsets(grammar, symbols, state):
     raise AssertionError("the symbols since '#' tell every state")
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(configs(), st.integers(0, 2**32))
 def test_depth_is_what_the_subset_construction_finds(config, seed):
     grammar = grammar_or_skip(config)

@@ -20,7 +20,7 @@ from seqbench_tasks.text.protocol import parse_protocol
 from seqbench_tasks.text.scoring import call_tokens, score
 from seqbench_tasks.text.tokens import TokenisedText, read_tokens
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=15, deadline=None)
 BOS = 254
 BITS_8 = 8 * math.log(2)
 PROSE = "Call me Ishmael. Some years ago - never mind how long precisely - having little money, I went to sea. " * 3
