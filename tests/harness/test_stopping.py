@@ -85,24 +85,24 @@ def test_a_signal_during_start_up(bench: Bench, tmp_path: Path, name: str) -> No
     assert finished.err == f"bench: stopped by {name}, {NOTHING}; to go on, type: bench run {' '.join(TOY)}\n"
 
 
-def test_no_checkpoint_is_promised_before_there_is_one(bench: Bench) -> None:
-    """Everything that comes before training, such as the rehearsal, is soon done again."""
-    finished = bench(
-        "run", "--model", "toy_stops:StopsInRehearsal", "--task", TOY[3], "--output", "early", TOY_STOPS="SIGTERM"
-    )
+def stopped_by_itself(bench: Bench, model: str, folder: str) -> Finished:
+    """A run of a model that sends its own process SIGTERM."""
+    finished = bench("run", "--model", f"toy_stops:{model}", "--task", TOY[3], "--output", folder, TOY_STOPS="SIGTERM")
     assert finished.code == 143, finished.err
     assert_quiet(finished)
+    return finished
+
+
+def test_no_checkpoint_is_promised_before_there_is_one(bench: Bench) -> None:
+    """Everything that comes before training, such as the rehearsal, is soon done again."""
+    finished = stopped_by_itself(bench, "StopsInRehearsal", "early")
     assert f"stopped by SIGTERM, {NO_CHECKPOINT}; to go on, type: bench run" in finished.err
     assert not (bench.folder / "early" / "checkpoints").exists()
 
 
 def test_a_signal_that_python_drops_ends_the_command_all_the_same(bench: Bench) -> None:
     """What is raised in a destructor is dropped."""
-    finished = bench(
-        "run", "--model", "toy_stops:StopsInDestructor", "--task", TOY[3], "--output", "dropped", TOY_STOPS="SIGTERM"
-    )
-    assert finished.code == 143, finished.err
-    assert_quiet(finished)
+    finished = stopped_by_itself(bench, "StopsInDestructor", "dropped")
     assert f"stopped by SIGTERM, {NO_CHECKPOINT}" in finished.err
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from own_gru import GRU
 from own_recurrence import GatedRecurrence, OwnRecurrence
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ class Around(Mixer[Any]):
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
-        self.inner = _Inner(hidden_size, settings)
+        self.inner = GRU(hidden_size, settings)
         self.taps = nn.Parameter(torch.ones(hidden_size, max(1, settings.short_convolution)))
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
@@ -131,17 +132,6 @@ class Around(Mixer[Any]):
         gate = causal_taps(hidden, state["inputs"], self.taps).sigmoid()
         places = self.taps.shape[1] - 1
         return mixed * gate, {"inner": inner, "inputs": chunk.newest(hidden, state["inputs"], places)}
-
-
-class _Inner(Mixer[Any]):
-    def __init__(self, hidden_size: int, settings: Any) -> None:
-        super().__init__(hidden_size, settings)
-        self.rnn = nn.RNN(hidden_size, hidden_size, batch_first=True)
-
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
-        before = hidden.new_zeros(hidden.shape[0], self.hidden_size) if state is None else state
-        outputs, _ = self.rnn(hidden, before.unsqueeze(0))
-        return outputs, chunk.last(outputs, before)
 
 
 class Nested(MixerPlugin):

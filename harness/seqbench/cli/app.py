@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import seqbench
-from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED
+from seqbench.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, RequestError
 from seqbench.surroundings.cache_folders import provide_cache_folders
 from seqbench.surroundings.circumstances import circumstance_of
 from seqbench.surroundings.stopping import Stopped, end_children, farewell
@@ -102,7 +102,7 @@ def main() -> None:
     except click.ClickException as error:
         if "--json" in sys.argv:
             with suppress(OSError):
-                click.echo(json.dumps({"status": "refused", "message": error.format_message()}))
+                click.echo(json.dumps({"status": RequestError.status, "message": error.format_message()}))
         error.show()
         code = error.exit_code
     except Stopped as stopped:

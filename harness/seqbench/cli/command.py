@@ -32,16 +32,20 @@ class Command(click.Command):
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """As click does it, of what is neither empty nor contradicts itself."""
-        refuse_empty(arguments)
-        arguments = _joined(arguments, self._lists)
-        arguments = self._with_one_value_each(context, arguments)
+        _refuse_empty(arguments)
+        arguments = _joined(self.translated(arguments), self._lists)
+        self._refuse_two_values(context, arguments)
         rest = super().parse_args(context, arguments)
         if not context.resilient_parsing:
             self._refuse_meaningless(context)
         return rest
 
-    def _with_one_value_each(self, context: click.Context, arguments: list[str]) -> list[str]:
-        """The arguments, once it is known that no option of one value has two. Raises click.UsageError."""
+    def translated(self, arguments: list[str]) -> list[str]:
+        """The arguments in the command's own options; as they are, as it stands."""
+        return arguments
+
+    def _refuse_two_values(self, context: click.Context, arguments: list[str]) -> None:
+        """Raise click.UsageError for an option of one value that has two."""
         parser = self.make_parser(context)
         single = [each for each in self.params if isinstance(each, click.Option) and _has_one_value(each)]
         for option in single:
@@ -55,7 +59,6 @@ class Command(click.Command):
                 raise click.UsageError(
                     f"{name} is given {len(values)} times, as {' and '.join(values)}; type it once", context
                 )
-        return arguments
 
     def _refuse_meaningless(self, context: click.Context) -> None:
         given = {
@@ -83,7 +86,7 @@ def _said(value: Any) -> str:
     return value if isinstance(value, str) else "nothing"
 
 
-def refuse_empty(arguments: Iterable[str]) -> None:
+def _refuse_empty(arguments: Iterable[str]) -> None:
     """Raise click.UsageError for an empty value: a path would be the working folder, a text mean nothing."""
     before = ""
     for argument in arguments:

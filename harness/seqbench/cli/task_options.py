@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from seqbench.cli.command import Command, refuse_empty
+from seqbench.cli.command import Command
 
 
 class TaskCommand(Command):
@@ -14,15 +14,13 @@ class TaskCommand(Command):
     The task is imported only where an option is typed that the command itself does not know, and for `--help`.
     """
 
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        """As click does it, with the task's options as `--set task.FIELD=VALUE`."""
-        refuse_empty(arguments)
+    def translated(self, arguments: list[str]) -> list[str]:
+        """With the task's options as `--set task.FIELD=VALUE`."""
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        if any(
-            _name(argument) not in known for argument in arguments if argument.startswith("--") and argument != "--"
-        ):
-            arguments = _translated(arguments, known, _options_of(_task_name(arguments)))
-        return super().parse_args(context, arguments)
+        typed = (argument for argument in arguments if argument.startswith("--") and argument != "--")
+        if all(_name(argument) in known for argument in typed):
+            return arguments
+        return _translated(arguments, known, _options_of(_task_name(arguments)))
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's options, and where those of a task are told."""

@@ -13,6 +13,7 @@ from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.settings import settings_of
+from seqbench.nn import at_width
 
 # Sizes of the presets: those of the decoders that were there before, of 4 and 12 layers.
 _SHAPES: Mapping[str, Mapping[str, int]] = {
@@ -86,8 +87,7 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def with_width(self, config: Any, width: int) -> Any:
         """`config` at another hidden size; feed-forward layers grow in proportion, and nothing of the mixer's."""
-        intermediate = max(1, round(config.intermediate_size * width / config.hidden_size))
-        return dataclasses.replace(config, hidden_size=width, intermediate_size=intermediate)
+        return at_width(config, width)
 
     def parameter_group(self, parameter_name: str) -> str:
         """The group "embedding", "norm", "mlp", "short convolution", or one of the mixer's."""

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from seqbench.accounting.meta_build import build_without_memory
 from seqbench.contracts import ModelPlugin
 from seqbench.errors import RequestError, first_line
 from seqbench.plugins.checkpoint_files import checkpoint_digest, find_weights
@@ -110,8 +111,7 @@ def load_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def _read_config(folder: Path, plugin: ModelPlugin[Any]) -> PreTrainedConfig:
     """The checkpoint's config as the class of the plugin's models reads it."""
     path = folder / "config.json"
-    with torch.device("meta"):
-        config_class = type(plugin.build(plugin.presets[plugin.default_preset]).config)
+    config_class = type(build_without_memory(plugin, plugin.presets[plugin.default_preset]).config)
     try:
         stored, _ = PreTrainedConfig.get_config_dict(folder)
         found = stored.get("model_type")
@@ -128,8 +128,7 @@ def _read_config(folder: Path, plugin: ModelPlugin[Any]) -> PreTrainedConfig:
 
 def _require_same_model(folder: Path, plugin: ModelPlugin[Any], settings: Any, config: PreTrainedConfig) -> None:
     """Raise RequestError when the plugin's settings cannot express a field of the checkpoint's config."""
-    with torch.device("meta"):
-        built = plugin.build(settings).config.to_dict()
+    built = build_without_memory(plugin, settings).config.to_dict()
     for field, value in config.to_dict().items():
         if field not in _OUTSIDE_THE_MODEL and field in built and built[field] != value:
             raise RequestError(
