@@ -46,7 +46,8 @@ def test_the_plan_comes_first(matched) -> None:
 def test_runs_side_by_side_give_the_bits_of_runs_one_after_the_other(bench: Bench, matched) -> None:
     command = [*matched[0]]
     command[command.index("--jobs") + 1] = "1"
-    alone = bench(*command, "--runs", "alone", "--output", "one-by-one", "--json")
+    command[command.index("--output") + 1] = "one-by-one"
+    alone = bench(*command, "--runs", "alone", "--json")
     assert alone.code == 0
     side_by_side = json.loads((bench.folder / "matched" / "comparison.json").read_text())
     assert [result["measurements"] for result in alone.json["results"]] == [
