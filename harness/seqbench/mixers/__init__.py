@@ -2,6 +2,7 @@
 
 from seqbench.mixers.chunk import Chunk, causal_taps, linear_recurrence
 from seqbench.mixers.decoder import MixerLayer
+from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
 from seqbench.mixers.settings import MixerDecoderSettings
@@ -9,6 +10,7 @@ from seqbench.mixers.state import MixerState, Tree, map_tensors
 
 __all__ = [
     "Chunk",
+    "Layout",
     "Mixer",
     "MixerDecoderSettings",
     "MixerLayer",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +27,25 @@ class Chunk:
         before: (batch,) int64, real tokens of each row in earlier calls.
         lengths: (batch,) int64, real tokens of each row in this call; None when every place is real.
         stream: what the layer before handed on besides the residual stream, a tree of tensors; None in the first one.
+        attention: the implementation of attention that the user of transformers chose, "sdpa" unless said.
     """
 
     input_ids: Tensor
     before: Tensor
     lengths: Tensor | None
     stream: Tree = None
+    attention: str = "sdpa"
+    _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns, computed by the first layer of this call that asks for `key`; without gradients.
+
+        For what all layers need alike: tables of positions, masks.
+        """
+        if key not in self._shared:
+            with torch.no_grad():
+                self._shared[key] = compute()
+        return self._shared[key]
 
     @cached_property
     def positions(self) -> Tensor:
@@ -84,7 +99,9 @@ class Chunk:
             values = torch.cat((before.to(values.dtype), values), dim=1)
         # Of a row without real tokens the places end before `values`, in front of which there may be fewer.
         front = places if self.lengths is not None else max(0, places - values.shape[1])
-        extended = torch.cat((values.new_zeros(values.shape[0], front, *values.shape[2:]), values), dim=1)
+        extended = values
+        if front:
+            extended = torch.cat((values.new_zeros(values.shape[0], front, *values.shape[2:]), values), dim=1)
         if self.lengths is None:
             return extended[:, extended.shape[1] - places :]
         last = extended.shape[1] - self.input_ids.shape[1] + self.lengths

@@ -1,6 +1,5 @@
 """The decoder around a mixer: everything of a language model that is not the mixing of tokens."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -11,6 +10,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from seqbench.mixers.chunk import Chunk, causal_taps
+from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.state import MixerState, Tree
 from seqbench.nn import (
@@ -24,11 +24,20 @@ from seqbench.nn import (
 )
 
 
+class Steps(Protocol):
+    """A quicker way for one token a row, in models that have one."""
+
+    def take(self, backbone: nn.Module, tokens: Tensor, cache: Any) -> Tensor | None:
+        """Normalised hidden states (rows, 1, hidden_size), the state having moved on; None where it does not fit."""
+
+
 class Design(Protocol):
     """What a decoder asks its plugin."""
 
-    config_class: type
     layer_class: "type[MixerLayer]"
+
+    def settings_from(self, native: PreTrainedConfig) -> Any:
+        """The settings of a model with that config."""
 
     @classmethod
     def mixers(cls, settings: Any) -> Sequence[type[Mixer[Any]]]:
@@ -37,6 +46,14 @@ class Design(Protocol):
     @classmethod
     def order(cls, settings: Any) -> Sequence[int]:
         """Which layer runs at each depth."""
+
+    @classmethod
+    def empty_state(cls, settings: Any) -> MixerState:
+        """The state before the first token."""
+
+    @classmethod
+    def steps(cls, settings: Any, backbone: nn.Module) -> Steps | None:
+        """The quicker way for one token a row; None where there is none."""
 
 
 class MixerConfig(PreTrainedConfig):
@@ -49,9 +66,7 @@ class MixerConfig(PreTrainedConfig):
     @property
     def settings(self) -> Any:
         """The plugin's settings."""
-        settings_class: Any = self.design.config_class
-        names = [field.name for field in dataclasses.fields(settings_class)]
-        return settings_class(**{name: getattr(self, name) for name in names})
+        return self.design().settings_from(self)
 
 
 class ShortConvolution(nn.Module):
@@ -71,35 +86,43 @@ class ShortConvolution(nn.Module):
 class MixerLayer(GradientCheckpointingLayer):
     """A mixer and a feed-forward layer, each with its own norm and residual connection."""
 
+    # What the parts are called, here and in the backbone; a subclass names them as a published format does.
+    layout: ClassVar[Layout] = Layout()
+
     def __init__(self, mixer: Mixer[Any], settings: Any) -> None:
         super().__init__()
-        size, taps = settings.hidden_size, settings.short_convolution
-        self.mixer_norm = _norm(settings)
+        size, taps, names = settings.hidden_size, settings.short_convolution, self.layout
+        self.add_module(names.mixer_norm, _norm(settings))
         outside = taps > 0 and not mixer.short_convolution_inside
         self.short_convolution = ShortConvolution(size, taps) if outside else None
-        self.mixer = mixer
-        has_mlp = settings.feed_forward == "swiglu"
-        self.mlp_norm = _norm(settings) if has_mlp else None
-        self.mlp = SwiGLU(size, settings.intermediate_size) if has_mlp else None
+        self.add_module(names.mixer, mixer)
+        has_feed_forward = settings.feed_forward == "swiglu"
+        self.add_module(names.feed_forward_norm, _norm(settings) if has_feed_forward else None)
+        self.add_module(names.feed_forward, SwiGLU(size, settings.intermediate_size) if has_feed_forward else None)
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
         """The residual stream after this layer, (batch, length, hidden_size), what the layer carries on to the next
         call, and what it hands to the next layer (`Chunk.stream`).
         """
-        added, state, stream = self.mix(self.mixer_norm(hidden), state, chunk)
+        added, state, stream = self.mix(self._part(self.layout.mixer_norm)(hidden), state, chunk)
         hidden = hidden + added
-        if self.mlp is not None and self.mlp_norm is not None:
-            hidden = hidden + self.mlp(self.mlp_norm(hidden))
+        feed_forward = self._part(self.layout.feed_forward)
+        if feed_forward is not None:
+            hidden = hidden + feed_forward(self._part(self.layout.feed_forward_norm)(hidden))
         return hidden, state, stream
 
     def mix(self, inputs: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
         """The mixer's output behind the short convolution, if there is one: added, carried, stream."""
+        mixer = self._part(self.layout.mixer)
         if self.short_convolution is None:
-            return _with_stream(self.mixer(inputs, state, chunk), chunk)
+            return _with_stream(mixer(inputs, state, chunk), chunk)
         before, state = (None, None) if state is None else state
         inputs, after = self.short_convolution(inputs, before, chunk)
-        added, state, stream = _with_stream(self.mixer(inputs, state, chunk), chunk)
+        added, state, stream = _with_stream(mixer(inputs, state, chunk), chunk)
         return added, (after, state), stream
+
+    def _part(self, name: str) -> Any:
+        return self._modules[name]
 
 
 class MixerBackbone(nn.Module):
@@ -107,18 +130,20 @@ class MixerBackbone(nn.Module):
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
-        settings = config.settings
-        self.embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
-        design = config.design
+        self.config, design = config, config.design
+        self._settings = settings = config.settings
+        self._names = names = design.layer_class.layout
+        self.add_module(names.embedding, nn.Embedding(settings.vocab_size, settings.hidden_size))
         self.layers = nn.ModuleList(
             design.layer_class(mixer(settings.hidden_size, settings), settings) for mixer in design.mixers(settings)
         )
         self._order = tuple(design.order(settings))
-        self.norm = _norm(settings)
+        self.add_module(names.final_norm, _norm(settings))
+        self._steps = design.steps(settings, self)
 
     def empty_state(self) -> MixerState:
         """The state before the first token."""
-        return MixerState()
+        return self.config.design.empty_state(self._settings)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: MixerState | None, use_cache: bool
@@ -130,23 +155,31 @@ class MixerBackbone(nn.Module):
         if self.training and state is not None:
             refuse_state_with_checkpointing(self.layers)
         packing = pack_rows(attention_mask, input_ids.shape[1])
+        if self._steps is not None and packing is None and state is not None:
+            stepped = self._steps.take(self, input_ids, state)
+            if stepped is not None:
+                return BackboneOutput(last_hidden_state=stepped, past_key_values=state)
         if packing is not None:
             input_ids = packing.pack(input_ids)
+        hidden = self._run_layers(input_ids, None if packing is None else packing.lengths, state)
+        if packing is not None:
+            hidden = packing.unpack(hidden)
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=state)
+
+    def _run_layers(self, input_ids: Tensor, lengths: Tensor | None, state: MixerState | None) -> Tensor:
+        """Normalised hidden states of packed tokens; the state, if there is one, moves on."""
         seen = None if state is None else state.seen
         before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
-        chunk = Chunk(input_ids, before, None if packing is None else packing.lengths)
-        hidden, carried = self.embed_tokens(input_ids), []
+        chunk = Chunk(input_ids, before, lengths, attention=self.config._attn_implementation or "sdpa")
+        hidden, carried = self._modules[self._names.embedding](input_ids), []  # type: ignore[misc]
+        earlier = [None] * len(self._order) if state is None else state.open(len(self._order))
         for depth, index in enumerate(self._order):
-            earlier = state.layers[depth] if state is not None and state.layers else None
-            hidden, after, stream = self.layers[index](hidden, earlier, chunk)
+            hidden, after, stream = self.layers[index](hidden, earlier[depth], chunk)
             chunk = chunk.with_stream(stream)
             carried.append(after)
         if state is not None:
             state.store(carried, chunk.added)
-        hidden = self.norm(hidden)
-        if packing is not None:
-            hidden = packing.unpack(hidden)
-        return BackboneOutput(last_hidden_state=hidden, past_key_values=state)
+        return self._modules[self._names.final_norm](hidden)  # type: ignore[misc]
 
 
 class MixerForCausalLM(CausalLanguageModel):

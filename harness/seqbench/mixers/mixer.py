@@ -32,6 +32,8 @@ class Mixer(nn.Module, Generic[Settings]):
 
     # A frozen dataclass of `seqbench.contracts.setting` fields; each can be changed with --set model.FIELD=VALUE.
     settings_class: ClassVar[type] = NoSettings
+    # Settings of the decoder that begin otherwise than they do for every mixer.
+    defaults: ClassVar[Mapping[str, Any]] = {}
     # Position encodings that the mixer can apply by itself, besides "none".
     positions: ClassVar[Sequence[str]] = ()
     # Whether the mixer applies settings.short_convolution inside; otherwise the kit does, before it.

@@ -1,18 +1,20 @@
 """The model plugin that a mixer becomes."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import new_class
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
-from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer
+from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer, Steps
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.settings import settings_of
+from seqbench.mixers.state import MixerState
 from seqbench.nn import at_width
 
 # Sizes of the presets: those of the decoders that were there before, of 4 and 12 layers.
@@ -51,7 +53,10 @@ class MixerPlugin(ModelPlugin[Any]):
     mixer: ClassVar[type[Mixer[Any]]]
     # What stands around the mixer; a subclass of MixerLayer for another block.
     layer_class: ClassVar[type[MixerLayer]] = MixerLayer
-    # Preset -> what it changes of the mixer's own settings.
+    # The config class of transformers whose checkpoints these are, with `native_fields` and `settings_from` to match;
+    # None for checkpoints of the kit's own kind.
+    published_config: ClassVar[type[PreTrainedConfig] | None] = None
+    # Preset -> what it changes of the settings.
     preset_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("intermediate_size", 1)
@@ -72,6 +77,18 @@ class MixerPlugin(ModelPlugin[Any]):
         return [cls.mixer] * settings.num_hidden_layers
 
     @classmethod
+    def empty_state(cls, settings: Any) -> MixerState:
+        """The state before the first token."""
+        del settings
+        return MixerState()
+
+    @classmethod
+    def steps(cls, settings: Any, backbone: nn.Module) -> Steps | None:
+        """A quicker way of the backbone for one token a row; none, as it stands."""
+        del settings, backbone
+        return None
+
+    @classmethod
     def order(cls, settings: Any) -> Sequence[int]:
         """Which layer runs at each depth: each once, as it stands. A layer that is named twice is shared."""
         return range(len(cls.mixers(settings)))
@@ -79,7 +96,11 @@ class MixerPlugin(ModelPlugin[Any]):
     def build(self, config: Any) -> MixerForCausalLM:
         """A freshly initialised decoder."""
         config_class, model_class = _native_classes(type(self))
-        return model_class(config_class(**dataclasses.asdict(config)))
+        return model_class(config_class(**self.native_fields(config)))
+
+    def native_fields(self, config: Any) -> dict[str, Any]:
+        """The settings as the fields of a saved config; `settings_from` is the way back."""
+        return dataclasses.asdict(config)
 
     def with_vocabulary(self, config: Any, vocab_size: int) -> Any:
         """`config` with the task's vocabulary size."""
@@ -91,19 +112,20 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def parameter_group(self, parameter_name: str) -> str:
         """The group "embedding", "norm", "mlp", "short convolution", or one of the mixer's."""
-        if "embed_tokens" in parameter_name or "lm_head" in parameter_name:
+        names = self.layer_class.layout
+        if names.embedding in parameter_name or "lm_head" in parameter_name:
             return "embedding"
-        inner = _inside_mixer(parameter_name)
+        inner = names.inside_mixer(parameter_name)
         if inner is not None:
             groups = self.mixer.parameter_groups
             return next((group for prefix, group in groups.items() if inner.startswith(prefix)), "mixer")
         if ".short_convolution." in parameter_name:
             return "short convolution"
-        return "mlp" if ".mlp." in parameter_name else "norm"
+        return "mlp" if f".{names.feed_forward}." in parameter_name else "norm"
 
     def matrix_parts(self, config: Any, parameter_name: str) -> Sequence[int] | None:
         """As the mixer says of its own; the taps of short convolutions are no linear map."""
-        inner = _inside_mixer(parameter_name)
+        inner = self.layer_class.layout.inside_mixer(parameter_name)
         if inner is not None:
             return self.mixer.matrix_parts(config, inner)
         return () if ".short_convolution." in parameter_name else None
@@ -174,29 +196,38 @@ def _together(reaches: Iterable[int | None]) -> int | None:
     return None if None in found else sum(reach for reach in found if reach is not None)
 
 
-def _inside_mixer(parameter_name: str) -> str | None:
-    """A parameter's name inside its mixer; None for one outside."""
-    _, found, inner = parameter_name.partition(".mixer.")
-    return inner if found else None
-
-
 @cache
 def _native_classes(plugin: type[MixerPlugin]) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
     """The classes of config and model that transformers knows the plugin's models by."""
-    fields, prefix = dataclasses.fields(plugin.config_class), plugin.__name__.removesuffix("Plugin")
-
-    def fill_config(namespace: dict[str, Any]) -> None:
-        namespace["__annotations__"] = {field.name: field.type for field in fields}
-        namespace |= {field.name: field.default for field in fields}
-        namespace |= {"model_type": f"seqbench-{plugin.name}", "__module__": plugin.__module__}
-        namespace |= {"design": plugin, "use_cache": True}
-
-    config_class: Any = new_class(f"{prefix}Config", (MixerConfig,), exec_body=fill_config)
-
-    def fill_model(namespace: dict[str, Any]) -> None:
-        namespace |= {"config_class": config_class, "__module__": plugin.__module__}
-
-    model_class = new_class(f"{prefix}ForCausalLM", (MixerForCausalLM,), exec_body=fill_model)
-    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-    AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+    prefix, published = plugin.__name__.removesuffix("Plugin"), plugin.published_config
+    common = {"__module__": plugin.__module__, "design": plugin}
+    if published is not None:
+        config_class: Any = new_class(published.__name__, (MixerConfig, published), exec_body=_filled_with(common))
+    else:
+        fields = dataclasses.fields(plugin.config_class)
+        own = {"__annotations__": {field.name: field.type for field in fields}, "use_cache": True}
+        own |= {"model_type": f"seqbench-{plugin.name}", **{field.name: field.default for field in fields}}
+        config_class = new_class(f"{prefix}Config", (MixerConfig,), exec_body=_filled_with(own | common))
+    names = plugin.layer_class.layout
+    parts = {
+        "config_class": config_class,
+        "__module__": plugin.__module__,
+        "base_model_prefix": names.backbone,
+        "_input_embed_layer": names.embedding,
+        "_tied_weights_keys": {"lm_head.weight": f"{names.backbone}.{names.embedding}.weight"},
+        "_no_split_modules": [plugin.layer_class.__name__],
+    }
+    model_class = new_class(f"{prefix}ForCausalLM", (MixerForCausalLM,), exec_body=_filled_with(parts))
+    if published is None:
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
     return config_class, model_class
+
+
+def _filled_with(values: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """What fills the body of a class with them."""
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace |= values
+
+    return fill

@@ -31,12 +31,23 @@ class MixerDecoderSettings:
 def settings_of(mixer: type[Mixer[Any]], name: str) -> type:
     """A frozen dataclass of the decoder's settings and the mixer's own, checked by both.
 
-    Raises TypeError for a field of the mixer that has the name of one of the decoder's.
+    Raises TypeError for a field of the mixer that has the name of one of the decoder's, and for a default of a setting
+    that the decoder does not have.
     """
-    shared = {field.name for field in dataclasses.fields(MixerDecoderSettings)}
+    shared = {field.name: field for field in dataclasses.fields(MixerDecoderSettings)}
     for field in dataclasses.fields(mixer.settings_class):
         if field.name in shared:
-            raise TypeError(f"{mixer.__name__}: {field.name} is a setting of every decoder; name the mixer's otherwise")
+            raise TypeError(
+                f"{mixer.__name__}: {field.name} is a setting of every decoder; name the mixer's otherwise, and say"
+                " another default in `defaults`"
+            )
+    unknown = [name for name in mixer.defaults if name not in shared]
+    if unknown:
+        raise TypeError(f"{mixer.__name__}: `defaults` names {unknown[0]}, which is no setting of the decoder")
+    changed: list[Any] = [
+        (name, shared[name].type, dataclasses.field(default=default, metadata=shared[name].metadata))
+        for name, default in mixer.defaults.items()
+    ]
 
     def check(self: Any) -> None:
         check_settings(self)
@@ -48,8 +59,9 @@ def settings_of(mixer: type[Mixer[Any]], name: str) -> type:
         mixer.check(self)
 
     made = dataclasses.make_dataclass(
-        f"{mixer.__name__}Settings",
-        [],
+        # A mixer's own settings are usually called after it too.
+        f"{mixer.__name__}DecoderSettings",
+        changed,
         bases=(mixer.settings_class, MixerDecoderSettings),
         namespace={"__post_init__": check, "__doc__": MixerDecoderSettings.__doc__},
         frozen=True,

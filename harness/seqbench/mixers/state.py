@@ -64,6 +64,10 @@ class MixerState(CarriedState):
         if self.seen is not None:
             self.seen = self.seen.index_select(0, beam_index)
 
+    def open(self, depth: int) -> list[Tree]:
+        """What each of `depth` layers begins the next chunk with; None before the first one."""
+        return self.layers or [None] * depth
+
     def store(self, layers: list[Tree], added: Tensor) -> None:
         """Take what the layers carry after a chunk of `added` (batch,) real tokens a row.
 

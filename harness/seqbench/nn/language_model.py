@@ -96,7 +96,7 @@ class CausalCall(CarriedStateGeneration):
 
 
 class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
-    """A backbone, `model`, under a (tied) head, `lm_head`.
+    """A backbone, called by `base_model_prefix`, under a (tied) head, `lm_head`.
 
     A subclass names its `backbone_class`: made from the config, with `embed_tokens`, an `empty_state()`, and the call
     (input_ids, attention_mask, past_key_values, use_cache) that returns the output of normalised hidden states, (batch,
@@ -109,19 +109,19 @@ class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.model = self.backbone_class(config)
+        self.add_module(self.base_model_prefix, self.backbone_class(config))
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def empty_state(self) -> CarriedState:
         """The state before the first token."""
-        return self.model.empty_state()
+        return self.base_model.empty_state()
 
     def run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
     ) -> BackboneOutput:
-        """What `model` returns."""
-        return self.model(input_ids, attention_mask, past_key_values, use_cache)
+        """What the backbone returns."""
+        return self.base_model(input_ids, attention_mask, past_key_values, use_cache)
 
 
 def refuse_state_with_checkpointing(layers: Iterable[nn.Module]) -> None:
