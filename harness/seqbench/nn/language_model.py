@@ -115,13 +115,17 @@ class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):
 
     def empty_state(self) -> CarriedState:
         """The state before the first token."""
-        return self.base_model.empty_state()
+        return self._backbone.empty_state()
 
     def run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
     ) -> BackboneOutput:
         """What the backbone returns."""
-        return self.base_model(input_ids, attention_mask, past_key_values, use_cache)
+        return self._backbone(input_ids, attention_mask, past_key_values, use_cache)
+
+    @property
+    def _backbone(self) -> Any:
+        return self._modules[self.base_model_prefix]
 
 
 def refuse_state_with_checkpointing(layers: Iterable[nn.Module]) -> None:
