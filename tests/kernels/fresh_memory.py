@@ -11,14 +11,16 @@ from torch import Tensor
 
 @contextmanager
 def filled_with_nan() -> Iterator[None]:
-    """Inside, floating-point tensors that torch hands out unwritten are full of NaN, and integers of their minimum."""
+    """Inside, floating-point and complex tensors that torch hands out unwritten are full of NaN, integers of their minimum."""
 
     def filling(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def create_filled(*args: Any, **options: Any) -> Tensor:
             tensor = create(*args, **options)
             if tensor.dtype == torch.bool:
                 return tensor
-            unwritten = torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min
+            unwritten = (
+                torch.nan if tensor.is_floating_point() or tensor.is_complex() else torch.iinfo(tensor.dtype).min
+            )
             return tensor.fill_(unwritten)
 
         return create_filled
