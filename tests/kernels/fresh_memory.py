@@ -11,7 +11,7 @@ from torch import Tensor
 
 @contextmanager
 def filled_with_nan() -> Iterator[None]:
-    """Inside, floating-point and complex tensors that torch hands out unwritten are full of NaN, integers of their minimum."""
+    """Inside, tensors that torch hands out unwritten are full of NaN, those of integers of their minimum."""
 
     def filling(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def create_filled(*args: Any, **options: Any) -> Tensor:

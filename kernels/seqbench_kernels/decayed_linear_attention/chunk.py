@@ -47,6 +47,11 @@ def scaled(tensor: Tensor, factors: Tensor | None) -> Tensor:
     return tensor * factors
 
 
+def adjoint(tensor: Tensor) -> Tensor:
+    """Transposed and conjugated at once: a conjugate that torch puts off is lost in operators of compiled models."""
+    return tensor.mT.conj_physical() if tensor.is_complex() else tensor.mT
+
+
 class Decays(NamedTuple):
     """Decays of chunks of `size` tokens; the last axis is one for all channels, or one a channel.
 
@@ -106,19 +111,19 @@ class Scores:
                 by_column = (zero - logs[:, columns]).to(q.real.dtype).exp_()
             queries, keys = scaled(q[:, rows], by_row), scaled(k[:, columns], by_column)
             self._blocks.append((block, by_row, by_column, queries, keys))
-            self.values[:, rows, columns] = queries @ keys.mH
+            self.values[:, rows, columns] = queries @ adjoint(keys)
         self.values.tril_()
 
     def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Those of queries and keys, (n, size, key_size), from that of the scores, zero above the diagonal."""
         if len(self._blocks) == 1:
             _, by_row, by_column, queries, keys = self._blocks[0]
-            return scaled(gradient @ keys, by_row), scaled(gradient.mH @ queries, by_column)
+            return scaled(gradient @ keys, by_row), scaled(adjoint(gradient) @ queries, by_column)
         by_query, by_key = (gradient.new_zeros(*gradient.shape[:2], self._blocks[0][3].shape[2]) for _ in range(2))
         for (rows, columns, _), by_row, by_column, queries, keys in self._blocks:
             part = gradient[:, rows, columns]
             by_query[:, rows] += scaled(part @ keys, by_row)
-            by_key[:, columns] += scaled(part.mH @ queries, by_column)
+            by_key[:, columns] += scaled(adjoint(part) @ queries, by_column)
         return by_query, by_key
 
 

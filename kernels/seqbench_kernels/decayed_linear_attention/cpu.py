@@ -12,7 +12,16 @@ differences are rounded before the exponential.
 import torch
 from torch import Tensor
 
-from seqbench_kernels.decayed_linear_attention.chunk import Decays, Scores, decays_of, fold, row_groups, scaled, unfold
+from seqbench_kernels.decayed_linear_attention.chunk import (
+    Decays,
+    Scores,
+    adjoint,
+    decays_of,
+    fold,
+    row_groups,
+    scaled,
+    unfold,
+)
 from seqbench_kernels.decayed_linear_attention.flops import chunks_of
 
 
@@ -62,11 +71,11 @@ def starts_shape(q: Tensor, v: Tensor, keep: bool) -> tuple[int, int, int, int]:
 def _one_step(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, initial_state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    state = k.squeeze(1).conj().unsqueeze(-1) * v.squeeze(1).unsqueeze(-2)
+    state = adjoint(k.squeeze(1).unsqueeze(-2)) * v.squeeze(1).unsqueeze(-2)
     if initial_state is not None:
         decay = None if log_decay is None else log_decay.squeeze(1).unsqueeze(-1).exp()
         state += scaled(initial_state, decay)
-    return (q.squeeze(1).unsqueeze(-2) @ state).transpose(1, 2).contiguous(), state
+    return (q.squeeze(1).unsqueeze(-2) @ state).view(v.shape), state
 
 
 def _rows_forward(
@@ -76,7 +85,7 @@ def _rows_forward(
     logs = None if decays is None else decays.logs.flatten(0, 1)
     scores = Scores(q.flatten(0, 1), k.flatten(0, 1), logs)
     outputs = (scores.values @ v.flatten(0, 1)).view(v.shape)
-    added = scaled(k, None if decays is None else decays.to_end).conj().mT @ v
+    added = adjoint(scaled(k, None if decays is None else decays.to_end)) @ v
     states = _states(added, decays, before)
     if before is not None or q.shape[1] > 1:
         outputs += scaled(q, None if decays is None else decays.from_start) @ states[:, :-1]

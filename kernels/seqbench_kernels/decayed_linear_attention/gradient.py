@@ -8,7 +8,16 @@ as exp(G_t) and beside k_t as exp(-G_t), so its gradient is <q_t, gradient of q_
 import torch
 from torch import Tensor
 
-from seqbench_kernels.decayed_linear_attention.chunk import Decays, Scores, decays_of, fold, row_groups, scaled, unfold
+from seqbench_kernels.decayed_linear_attention.chunk import (
+    Decays,
+    Scores,
+    adjoint,
+    decays_of,
+    fold,
+    row_groups,
+    scaled,
+    unfold,
+)
 
 
 def attention_backward(
@@ -62,24 +71,24 @@ class _Chunks:
         logs = None if self.decays is None else self.decays.logs.flatten(0, 1)
         scores = Scores(q.flatten(0, 1), k.flatten(0, 1), logs)
         by_output = self.by_output.flatten(0, 1)
-        by_score = (by_output @ v.flatten(0, 1).mH).tril_()
+        by_score = (by_output @ adjoint(v.flatten(0, 1))).tril_()
         by_q, by_k = (gradient.view(q.shape) for gradient in scores.gradients(by_score))
-        by_v = (scores.values.mH @ by_output).view(v.shape)
+        by_v = (adjoint(scores.values) @ by_output).view(v.shape)
         by_states = torch.zeros_like(self.states)
         if has_initial_state or count > 1:
-            by_q += scaled(self.by_output @ self.states[:, :-1].mH, self.from_start)
+            by_q += scaled(self.by_output @ adjoint(self.states[:, :-1]), self.from_start)
             self._carry_back(by_states, by_end)
         elif by_end is not None:
             by_states[:, 1] = by_end
         if by_end is not None or count > 1:
             after = by_states[:, 1:]
-            by_k += scaled(v @ after.mH, self.to_end)
+            by_k += scaled(v @ adjoint(after), self.to_end)
             by_v += scaled(k, self.to_end) @ after
         return by_q, by_k, by_v, self._by_log_decay(by_q, by_k, by_states), by_states[:, 0]
 
     def _carry_back(self, by_states: Tensor, by_end: Tensor | None) -> None:
         """Write the gradients of the states, from the last to the first."""
-        read = scaled(self.q, self.from_start).mH @ self.by_output
+        read = adjoint(scaled(self.q, self.from_start)) @ self.by_output
         if by_end is not None:
             by_states[:, -1] = by_end
         for index in range(read.shape[1] - 1, -1, -1):
@@ -98,4 +107,6 @@ class _Chunks:
 
 def _product(values: Tensor, gradient: Tensor) -> Tensor:
     """What a real factor of each value has for gradient."""
-    return (values * gradient.conj()).real if values.is_complex() else values * gradient
+    if values.is_complex():
+        return (torch.view_as_real(values) * torch.view_as_real(gradient)).sum(dim=-1)
+    return values * gradient
