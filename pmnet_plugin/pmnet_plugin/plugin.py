@@ -10,7 +10,7 @@ from pmnet_plugin.configuration import PMNetConfig
 from pmnet_plugin.diagnostics import diagnose
 from pmnet_plugin.modeling import PMNetForCausalLM
 from pmnet_plugin.settings import PMNetSettings
-from seqbench.contracts import Ablation, Batch, Flops, Measurement, ModelPlugin, WidthAxis
+from seqbench.contracts import Ablation, Batch, Classification, Flops, Measurement, ModelPlugin, WidthAxis
 from seqbench.nn import (
     DecoderSettings,
     at_width,
@@ -47,6 +47,7 @@ class PMNetPlugin(ModelPlugin[PMNetSettings]):
     name = "pmnet"
     summary = "Phasor Memory Network: sliding-window decoder with a routed tree of phase-valued memory"
     version = "2"
+    classification = Classification("2605.13370", 2026, memory=("slots",), written=("route",))
     config_class = PMNetSettings
     presets: ClassVar[Mapping[str, PMNetSettings]] = {
         "tiny": PMNetSettings(),

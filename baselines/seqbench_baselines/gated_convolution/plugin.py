@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from seqbench.contracts import setting
+from seqbench.contracts import Classification, setting
 from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
 from seqbench_baselines.gated_convolution.convolution import causal_convolution
 
@@ -91,6 +91,7 @@ class GatedConvolutionPlugin(MixerPlugin):
     name = "gated-convolution"
     summary = "decoder of gated long convolutions, one learned filter per channel (BaseConv of Zoology; no positions)"
     version = "2"
+    classification = Classification("2312.04927", 2023, memory=("window",), written=("cache",))
     mixer = GatedConvolution
 
     # The other sizes are made for longer sequences.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import MambaConfig, PreTrainedConfig
 
-from seqbench.contracts import Flops, WidthAxis, setting
+from seqbench.contracts import Classification, Flops, WidthAxis, setting
 from seqbench.errors import RequestError
 from seqbench_baselines.mamba.model import MambaForCausalLM
 from seqbench_baselines.mamba.state_space_plugin import NO_SPECIAL_TOKENS, StateSpacePlugin, StateSpaceSettings
@@ -47,6 +47,7 @@ class MambaPlugin(StateSpacePlugin[MambaSettings]):
     name = "mamba"
     summary = "selective state-space model of constant state (Mamba; short convolution, no positions)"
     version = "2"
+    classification = Classification("2312.00752", 2023, memory=("vector",), written=("decay",))
     config_class = MambaSettings
     presets = {  # noqa: RUF012 (a class-level constant of the contract)
         "tiny": MambaSettings(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import Mamba2Config, PreTrainedConfig
 
-from seqbench.contracts import Flops, WidthAxis, setting
+from seqbench.contracts import Classification, Flops, WidthAxis, setting
 from seqbench.errors import RequestError
 from seqbench_baselines.mamba.state_space_plugin import NO_SPECIAL_TOKENS, StateSpacePlugin, StateSpaceSettings
 from seqbench_baselines.mamba2.model import Mamba2ForCausalLM
@@ -49,6 +49,7 @@ class Mamba2Plugin(StateSpacePlugin[Mamba2Settings]):
     name = "mamba2"
     summary = "state-space model of constant state with one decay per head (Mamba-2; short convolution, no positions)"
     version = "1"
+    classification = Classification("2405.21060", 2024, memory=("matrix",), written=("decay",))
     config_class = Mamba2Settings
     presets = {  # noqa: RUF012 (a class-level constant of the contract)
         "tiny": Mamba2Settings(),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from seqbench.contracts import Flops, ModelPlugin, WidthAxis, setting
+from seqbench.contracts import Classification, Flops, ModelPlugin, WidthAxis, setting
 from seqbench.nn import (
     DecoderSettings,
     at_width,
@@ -45,6 +45,7 @@ class TransformerPlugin(ModelPlugin[DecoderSettings]):
     name = "transformer"
     summary = "decoder transformer with full causal attention (rotary positions, RMSNorm, SwiGLU)"
     version = "1"
+    classification = Classification("1706.03762", 2017, memory=("growing",), written=("cache",))
     config_class: ClassVar[type] = DecoderSettings
     presets: ClassVar[Mapping[str, DecoderSettings]] = {
         "tiny": DecoderSettings(),
@@ -114,6 +115,7 @@ class SlidingWindowPlugin(TransformerPlugin):
 
     name = "sliding-window"
     summary = "the same decoder with sliding-window attention in every layer (PMNet's backbone)"
+    classification = Classification("2004.05150", 2020, memory=("window",), written=("cache",))
     config_class = SlidingWindowSettings
     presets: ClassVar[Mapping[str, DecoderSettings]] = {
         "tiny": SlidingWindowSettings(),

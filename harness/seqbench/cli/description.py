@@ -44,7 +44,8 @@ def _describe_model(plugin: ModelPlugin[Any], name: str) -> dict[str, Any]:
     return {
         "name": name,
         "summary": plugin.summary,
-        "documentation": inspect.getdoc(type(plugin)) or "",
+        "documentation": "\n\n".join(filter(None, (inspect.getdoc(type(plugin)), plugin.classification.words()))),
+        "classification": dataclasses.asdict(plugin.classification),
         "fields": _fields(plugin.config_class, "model.", plugin.presets[plugin.default_preset]),
         "presets": presets,
         "ablations": {name: dataclasses.asdict(ablation) for name, ablation in plugin.ablations.items()},

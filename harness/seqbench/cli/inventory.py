@@ -30,8 +30,8 @@ def installed_plugins(kind: str, renew: bool = False) -> list[Row]:
     """One row for each announced plugin of `kind`, "model" or "task", by name.
 
     A row has kind, name, summary, presets (name -> facts) and broken, which says why a plugin cannot be used and is
-    empty otherwise. What is broken has a traceback. No data is looked for, and nothing fails because of one plugin.
-    Rows are remembered; `renew` asks the plugins again.
+    empty otherwise; that of a model has its classification, field by field. What is broken has a traceback.
+    No data is looked for, and nothing fails because of one plugin. Rows are remembered; `renew` asks the plugins again.
     """
     group = MODEL_GROUP if kind == "model" else TASK_GROUP
     return [
@@ -52,7 +52,9 @@ def _model_facts(name: str, plugin: Any) -> Row:
     # A plugin that takes an argument may know its presets only with it.
     known = plugin.presets if isinstance(plugin.presets, Mapping) else {}
     presets = {preset: {"summary": getattr(config, "summary", "")} for preset, config in known.items()}
-    return {"name": f"{name}:…" if takes_argument(plugin) else name, "summary": plugin.summary, "presets": presets}
+    shown = f"{name}:…" if takes_argument(plugin) else name
+    classification = dataclasses.asdict(plugin.classification)
+    return {"name": shown, "summary": plugin.summary, "presets": presets, "classification": classification}
 
 
 def _task_facts(plugin: Any) -> Row:

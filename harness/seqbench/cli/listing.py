@@ -13,6 +13,8 @@ from seqbench.cli.command import Command
 from seqbench.cli.console import console
 from seqbench.cli.inventory import Row, installed_plugins
 from seqbench.cli.options import friendly_errors
+from seqbench.contracts import MEMORY_KINDS, WRITING_RULES
+from seqbench.errors import RequestError
 from seqbench.surroundings.visible import visible
 
 # A last column that has less room than this beside the others stands below them.
@@ -24,18 +26,24 @@ Cells = Sequence[str]
 
 @click.command("list", cls=Command)
 @click.argument("what", type=click.Choice(["models", "tasks", "presets"]), required=False)
+@click.option("--memory", type=click.Choice(MEMORY_KINDS), help="Only models with that kind of memory.")
+@click.option("--written", type=click.Choice(WRITING_RULES), help="Only models whose memory is written in that way.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--verbose", is_flag=True, help="Show the traceback of broken plugins.")
 @click.option("--reload", "renew", is_flag=True, help="Ask the plugins again instead of remembering what they said.")
 @friendly_errors
-def list_plugins(what: str | None, as_json: bool, verbose: bool, renew: bool) -> None:
+def list_plugins(
+    what: str | None, memory: str | None, written: str | None, as_json: bool, verbose: bool, renew: bool
+) -> None:
     """List installed models, tasks or presets; models and tasks without an argument.
 
     "tasks" says of each what it measures, what its presets cost in training tokens, and to which published figure a
     preset corresponds; "presets" says what each is for. Broken plugins are listed with the reason.
     """
     kinds = {"models": ["model"], "tasks": ["task"]}.get(what or "", ["model", "task"])
-    rows = [row for kind in kinds for row in installed_plugins(kind, renew)]
+    if (memory or written) and what != "models":
+        raise RequestError("--memory and --written choose among models: type bench list models in front of them")
+    rows = [row for kind in kinds for row in installed_plugins(kind, renew) if _is_of_kind(row, memory, written)]
     if not verbose:
         rows = [_without_tracebacks(row) for row in rows]
     if as_json:
@@ -48,6 +56,12 @@ def list_plugins(what: str | None, as_json: bool, verbose: bool, renew: bool) ->
         if len(kinds) > 1:
             output.print(f"{kind}s", style="bold underline")
         _print_plugins(output, of_kind, details)
+
+
+def _is_of_kind(row: Row, memory: str | None, written: str | None) -> bool:
+    """Whether a model says of itself what is asked for; None asks for nothing."""
+    said = row.get("classification", {"memory": (), "written": ()})
+    return (memory is None or memory in said["memory"]) and (written is None or written in said["written"])
 
 
 def _without_tracebacks(row: Row) -> Row:

@@ -1,5 +1,6 @@
 """What a plugin implements and what it may rely on: model, task and measurement contracts, documented settings."""
 
+from seqbench.contracts.classification import MEMORY_KINDS, WRITING_RULES, Classification
 from seqbench.contracts.measurement import (
     LOOKBACK,
     Contamination,
@@ -20,8 +21,11 @@ from seqbench.contracts.task import IGNORED_LABEL, Batch, PredictedChunk, Predic
 __all__ = [
     "IGNORED_LABEL",
     "LOOKBACK",
+    "MEMORY_KINDS",
+    "WRITING_RULES",
     "Ablation",
     "Batch",
+    "Classification",
     "Contamination",
     "Evaluation",
     "Flops",

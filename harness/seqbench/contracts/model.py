@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from seqbench.contracts.classification import Classification
 from seqbench.contracts.measurement import Measurement
 from seqbench.contracts.settings import describe_settings
 from seqbench.contracts.task import Batch
@@ -88,6 +89,8 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     summary: ClassVar[str]
     # Raise it whenever the same config and seed would give other numbers: it is part of a run's identity.
     version: ClassVar[str]
+    # Paper, year and kind of memory, which lists are filtered by.
+    classification: ClassVar[Classification] = Classification()
     config_class: ClassVar[type]
     presets: ClassVar[Mapping[str, Any]]
     default_preset: ClassVar[str] = "tiny"

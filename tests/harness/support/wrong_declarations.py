@@ -115,6 +115,11 @@ class HasNoSummary(Right):
     summary = ""
 
 
+@plugin_fails("settings")
+class ClassifiedInWords(Right):
+    classification = "a matrix"
+
+
 @plugin_fails("presets")
 class ImpossiblePreset(Right):
     presets: ClassVar = {"tiny": RightSettings(), "odd": RightSettings(width=17)}

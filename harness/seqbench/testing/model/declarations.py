@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from seqbench.accounting.counting import count_parameters
-from seqbench.contracts import IGNORED_LABEL, Batch, Flops, Measurement, ModelPlugin, WidthAxis, describe_settings
+from seqbench.contracts import (
+    IGNORED_LABEL,
+    Batch,
+    Classification,
+    Flops,
+    Measurement,
+    ModelPlugin,
+    WidthAxis,
+    describe_settings,
+)
 from seqbench.contracts.suggestions import did_you_mean
 from seqbench.errors import RequestError
 from seqbench.testing.model.subject import LENGTH, VOCABULARY, ModelSubject
@@ -24,6 +33,8 @@ def settings(subject: ModelSubject) -> None:
     """Name, summary and version are set, every setting is documented, and what the plugin declares has its types."""
     plugin, config = subject.plugin, subject.config
     require_words(plugin, ("name", "summary", "version"))
+    if not isinstance(plugin.classification, Classification):
+        raise ClauseFailure(f"classification is {plugin.classification!r}, expected a Classification")
     require_settings(plugin.config_class, config)
     _require_accounting(plugin, config, "")
     confounds = plugin.confounds(config)
