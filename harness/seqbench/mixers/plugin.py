@@ -34,7 +34,7 @@ class _Presets(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         settings_class: Any = self._plugin.config_class
-        return settings_class(**_SHAPES[name], **self._plugin.preset_settings.get(name, {}))
+        return settings_class(**{**_SHAPES[name], **self._plugin.preset_settings.get(name, {})})
 
     def __iter__(self) -> Iterator[str]:
         return iter(_SHAPES)

@@ -25,7 +25,7 @@ from seqbench.nn.language_model import (
     DecoderPreTrainedModel,
     refuse_state_with_checkpointing,
 )
-from seqbench.nn.layers import RMSNorm, SwiGLU
+from seqbench.nn.layers import RMSNorm, SwiGLU, rms_norm
 from seqbench.nn.loading import StrictLoading
 from seqbench.nn.modes import evaluation_mode
 from seqbench.nn.padding import RowPacking, pack_rows
@@ -77,6 +77,7 @@ __all__ = [
     "pack_rows",
     "plan_chunk",
     "refuse_state_with_checkpointing",
+    "rms_norm",
     "rotary_tables",
     "shared_fields",
     "state_argument",

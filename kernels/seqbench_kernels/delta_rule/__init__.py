@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.delta_rule.flops import forward_flops
 from seqbench_kernels.delta_rule.reference import delta_rule_reference
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 
-__all__ = ["OPERATION", "delta_rule", "delta_rule_path", "delta_rule_reference"]
+__all__ = ["OPERATION", "delta_rule", "delta_rule_path", "delta_rule_reference", "forward_flops"]
 
 
 def delta_rule(
