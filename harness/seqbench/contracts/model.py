@@ -183,8 +183,12 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         As it stands, every setting takes the value of the native field that bears its name. Raises RequestError for a
         value that the settings refuse.
         """
-        names = describe_settings(self.config_class)
-        return self.config_class(**{name: getattr(native, name) for name in names if hasattr(native, name)})
+        known = [name for name in describe_settings(self.config_class) if hasattr(native, name)]
+        values = {name: getattr(native, name) for name in known}
+        # A saved config has lists for tuples.
+        return self.config_class(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        )
 
     def diagnose(self, model: PreTrainedModel, batch: Batch) -> Sequence[Measurement]:
         """What only this architecture can tell of its inside (routing, gates, ...) on a batch of training data.

@@ -1,7 +1,8 @@
 """The mixer kit: an author writes how a layer mixes tokens, and all else that a benchmarked model needs is here."""
 
 from seqbench.mixers.chunk import Chunk, causal_taps, linear_recurrence
-from seqbench.mixers.decoder import MixerLayer
+from seqbench.mixers.counting import layer_flops, layer_state_bytes
+from seqbench.mixers.decoder import MixerLayer, ShortConvolution, mix_convolved
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
@@ -17,8 +18,12 @@ __all__ = [
     "MixerPlugin",
     "MixerState",
     "NoSettings",
+    "ShortConvolution",
     "Tree",
     "causal_taps",
+    "layer_flops",
+    "layer_state_bytes",
     "linear_recurrence",
     "map_tensors",
+    "mix_convolved",
 ]

@@ -93,7 +93,7 @@ class MixerLayer(GradientCheckpointingLayer):
         super().__init__()
         size, taps, names = settings.hidden_size, settings.short_convolution, self.layout
         self.add_module(names.mixer_norm, _norm(settings))
-        outside = taps > 0 and not mixer.short_convolution_inside
+        outside = taps and not mixer.short_convolution_inside
         self.short_convolution = ShortConvolution(size, taps) if outside else None
         self.add_module(names.mixer, mixer)
         has_feed_forward = settings.feed_forward == "swiglu"
@@ -113,13 +113,7 @@ class MixerLayer(GradientCheckpointingLayer):
 
     def mix(self, inputs: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
         """The mixer's output behind the short convolution, if there is one: added, carried, stream."""
-        mixer = self._part(self.layout.mixer)
-        if self.short_convolution is None:
-            return _with_stream(mixer(inputs, state, chunk), chunk)
-        before, state = (None, None) if state is None else state
-        inputs, after = self.short_convolution(inputs, before, chunk)
-        added, state, stream = _with_stream(mixer(inputs, state, chunk), chunk)
-        return added, (after, state), stream
+        return mix_convolved(self._part(self.layout.mixer), self.short_convolution, inputs, state, chunk)
 
     def _part(self, name: str) -> Any:
         return self._modules[name]
@@ -199,6 +193,18 @@ class MixerForCausalLM(CausalLanguageModel):
             init.uniform_(module.taps, -bound, bound)
         elif isinstance(module, Mixer):
             module.initialise()
+
+
+def mix_convolved(
+    mixer: Mixer[Any], convolution: ShortConvolution | None, inputs: Tensor, state: Tree, chunk: Chunk
+) -> tuple[Tensor, Tree, Tree]:
+    """A mixer's output behind a short convolution, if there is one: added, carried, stream."""
+    if convolution is None:
+        return _with_stream(mixer(inputs, state, chunk), chunk)
+    before, state = (None, None) if state is None else state
+    inputs, after = convolution(inputs, before, chunk)
+    added, state, stream = _with_stream(mixer(inputs, state, chunk), chunk)
+    return added, (after, state), stream
 
 
 def _with_stream(mixed: tuple[Any, ...], chunk: Chunk) -> tuple[Tensor, Tree, Tree]:

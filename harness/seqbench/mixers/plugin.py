@@ -46,8 +46,9 @@ class _Presets(Mapping[str, Any]):
 class MixerPlugin(ModelPlugin[Any]):
     """A decoder around `mixer`: name, summary, version and mixer are all that a subclass says.
 
-    The settings are the decoder's and the mixer's own; presets are tiny, 30m and 119m unless the subclass has others.
-    Importing it makes its models known to the Auto classes of transformers, as "seqbench-NAME".
+    One whose layers differ gives `config_class` and `mixers` in its place. The settings are the decoder's and the
+    mixer's own; presets are tiny, 30m and 119m unless the subclass has others. Importing it makes its models known to
+    the Auto classes of transformers, as "seqbench-NAME".
     """
 
     mixer: ClassVar[type[Mixer[Any]]]
@@ -63,12 +64,13 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "mixer" in cls.__dict__:
-            cls.config_class = settings_of(cls.mixer, cls.name)
+        if "mixer" in cls.__dict__ or "config_class" in cls.__dict__:
+            if "config_class" not in cls.__dict__:
+                cls.config_class = settings_of(cls.mixer, cls.name)
             if "presets" not in cls.__dict__:
                 cls.presets = _Presets(cls)
             # What `bench show` prints; the docstring above tells authors, not users.
-            cls.__doc__ = cls.__doc__ or cls.mixer.__doc__ or cls.summary
+            cls.__doc__ = cls.__doc__ or getattr(cls, "mixer", cls).__doc__ or cls.summary
             _native_classes(cls)
 
     @classmethod
@@ -142,7 +144,7 @@ class MixerPlugin(ModelPlugin[Any]):
         """What mixers and short convolutions carry, and the number of tokens seen."""
         at_depth, seen = self._at_depth(config), 8
         convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
-        inputs = _FP32_BYTES * max(0, config.short_convolution - 1) * config.hidden_size
+        inputs = _FP32_BYTES * max(0, (config.short_convolution or 0) - 1) * config.hidden_size
         return sum(layer_state_bytes(mixer, config, sequence_length) for mixer in at_depth) + convolved * inputs + seen
 
     def attention_reach(self, config: Any) -> int | None:
@@ -156,24 +158,19 @@ class MixerPlugin(ModelPlugin[Any]):
         if reach is None:
             return None
         convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
-        return reach + convolved * (config.short_convolution - 1) + 1
+        return reach + convolved * ((config.short_convolution or 1) - 1) + 1
 
     def confounds(self, config: Any) -> dict[str, str]:
         """The switches of the decoder, and the mixer's own lines."""
-        if config.short_convolution == 0:
-            convolution = "none"
-        else:
-            place = "inside" if self.mixer.short_convolution_inside else "before"
-            convolution = f"{config.short_convolution} taps per channel {place} each mixer"
         return {
-            "short convolution": convolution,
+            "short convolution": _convolution(config, self._at_depth(config)[0]),
             "position encoding": config.position_encoding,
             "depth": _depth(len(self.mixers(config)), len(self._at_depth(config))),
             "feed-forward": config.feed_forward,
             "norm": f"{config.norm}, before each part",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
             "kernel path": "torch operations",
-            **self.mixer.confounds(config),
+            **self._at_depth(config)[0].confounds(config),
         }
 
     def _at_depth(self, config: Any) -> list[type[Mixer[Any]]]:
@@ -182,12 +179,20 @@ class MixerPlugin(ModelPlugin[Any]):
         return [mixers[index] for index in self.order(config)]
 
 
+def _convolution(config: Any, mixer: type[Mixer[Any]]) -> str:
+    """The short convolution in words."""
+    if not config.short_convolution:
+        return "none"
+    place = "inside" if mixer.short_convolution_inside else "before"
+    return f"{config.short_convolution} taps per channel {place} each mixer"
+
+
 def _depth(layers: int, depth: int) -> str:
     return f"{depth} layers" if layers == depth else f"{depth} layers, {layers} of them with weights of their own"
 
 
 def _convolves_outside(mixer: type[Mixer[Any]], config: Any) -> bool:
-    return config.short_convolution > 0 and not mixer.short_convolution_inside
+    return bool(config.short_convolution) and not mixer.short_convolution_inside
 
 
 def _together(reaches: Iterable[int | None]) -> int | None:

@@ -1,0 +1,164 @@
+"""One entry of a hybrid's pattern: a mixer of another plugin, with settings of its own."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seqbench.contracts import with_settings
+from seqbench.errors import RequestError
+from seqbench.mixers import (
+    Chunk,
+    Mixer,
+    MixerDecoderSettings,
+    MixerPlugin,
+    ShortConvolution,
+    Tree,
+    layer_flops,
+    layer_state_bytes,
+    mix_convolved,
+)
+from seqbench.plugins.registry import find_model
+
+# NAME, or NAME(field=value; field=value).
+_ENTRY = re.compile(r"(?P<name>[\w.:-]+)(?:\((?P<changes>[^()]*)\))?")
+# What a part takes from its own plugin unless the hybrid says otherwise; the rest of the decoder is the hybrid's.
+_OWN = ("short_convolution", "position_encoding")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mixer in the pattern.
+
+    Attributes:
+        name: of the plugin whose mixer it is.
+        preset: of that plugin, from which its own settings come.
+        changes: field and value, as typed.
+    """
+
+    name: str
+    preset: str
+    changes: tuple[tuple[str, str], ...]
+
+    @property
+    def plugin(self) -> MixerPlugin:
+        """The plugin; raises RequestError where there is none of that name, or none that is one mixer in each layer."""
+        plugin = find_model(self.name)
+        if not isinstance(plugin, MixerPlugin) or not hasattr(plugin, "mixer"):
+            raise RequestError(f"layers: {self.name} is no mixer, which every part of a hybrid has to be")
+        return plugin
+
+    @property
+    def module(self) -> str:
+        """The name of its module inside a layer, and of its parameters' group."""
+        return re.sub(r"\W", "_", self.name)
+
+    def settings(self, hybrid: Any) -> Any:
+        """The mixer's settings: its plugin's preset at the hybrid's width and depth, changed as typed."""
+        return _settings(self, hybrid)
+
+    @property
+    def mixer(self) -> "type[PartMixer]":
+        """The mixer as a layer of a hybrid has it."""
+        return _mixer(self)
+
+
+def read_part(text: str, preset: str) -> Part:
+    """The entry `text` of a pattern. Raises RequestError for what is none."""
+    found = _ENTRY.fullmatch(text.strip())
+    if found is None:
+        raise RequestError(f"layers: {text!r} is no part; type NAME, or NAME(field=value; field=value)")
+    changes = [change for change in (found["changes"] or "").split(";") if change.strip()]
+    pairs = [tuple(map(str.strip, change.split("=", 1))) for change in changes]
+    wrong = next((change for change, pair in zip(changes, pairs, strict=True) if len(pair) != 2), None)
+    if wrong is not None:
+        raise RequestError(f"layers: {wrong.strip()!r} in {text.strip()!r} is not field=value")
+    return Part(found["name"], preset, tuple((pair[0], pair[1]) for pair in pairs))
+
+
+class PartMixer(Mixer[Any]):
+    """A mixer of another plugin among others; made by `Part.mixer`, which says whose.
+
+    A stream that its layers hand on passes over the layers of other kinds.
+    """
+
+    part: ClassVar[Part]
+    # The kit's convolution is here, since the parts may differ in it.
+    short_convolution_inside = True
+
+    def __init__(self, hidden_size: int, settings: Any) -> None:
+        super().__init__(hidden_size, settings)
+        own, inner = self.part.settings(settings), self._inner()
+        taps = 0 if inner.short_convolution_inside else own.short_convolution
+        self.short_convolution = ShortConvolution(hidden_size, taps) if taps else None
+        self.add_module(self.part.module, inner(hidden_size, own))
+
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+        """As `Mixer.forward`; the stream is a dict of the parts' streams."""
+        streams, name = chunk.stream or {}, self.part.module
+        inner: Any = self._modules[name]
+        own = chunk.with_stream(streams.get(name))
+        added, state, stream = mix_convolved(inner, self.short_convolution, hidden, state, own)
+        return added, state, streams if stream is None else {**streams, name: stream}
+
+    @classmethod
+    def reach(cls, settings: Any) -> int | None:
+        """That of the mixer and of the convolution before it."""
+        own = cls.part.settings(settings)
+        reach = cls._inner().reach(own)
+        return None if reach is None else reach + cls._kept(own)
+
+    @classmethod
+    def attention_reach(cls, settings: Any) -> int | None:
+        """That of the mixer."""
+        return cls._inner().attention_reach(cls.part.settings(settings))
+
+    @classmethod
+    def flops(cls, settings: Any, length: int) -> int:
+        """Those of the mixer."""
+        return layer_flops(cls._inner(), cls.part.settings(settings), length)
+
+    @classmethod
+    def state_bytes(cls, settings: Any, length: int) -> int:
+        """Those of the mixer and of the convolution before it."""
+        own = cls.part.settings(settings)
+        inputs = torch.float32.itemsize * cls._kept(own) * own.hidden_size
+        return layer_state_bytes(cls._inner(), own, length) + inputs
+
+    @classmethod
+    def _inner(cls) -> type[Mixer[Any]]:
+        return cls.part.plugin.mixer
+
+    @classmethod
+    def _kept(cls, own: Any) -> int:
+        """Inputs that the convolution before the mixer carries on."""
+        return 0 if cls._inner().short_convolution_inside else max(0, own.short_convolution - 1)
+
+
+@cache
+def _mixer(part: Part) -> type[PartMixer]:
+    return type(f"{part.plugin.mixer.__name__}Part", (PartMixer,), {"part": part, "__module__": __name__})
+
+
+@cache
+def _settings(part: Part, hybrid: Any) -> Any:
+    plugin = part.plugin
+    if part.preset not in plugin.presets:
+        raise RequestError(f"layers: {part.name} has no preset {part.preset!r}, only {', '.join(plugin.presets)}")
+    shared = {field.name for field in dataclasses.fields(MixerDecoderSettings)} - set(_OWN)
+    changes = {name: getattr(hybrid, name) for name in shared}
+    if hybrid.short_convolution is not None:
+        changes["short_convolution"] = hybrid.short_convolution
+    if hybrid.position_encoding != "own":
+        changes["position_encoding"] = hybrid.position_encoding
+    fixed = next((name for name, _ in part.changes if name in shared), None)
+    if fixed is not None:
+        raise RequestError(
+            f"layers: {part.name}: {fixed} is the hybrid's, for all layers; type --set model.{fixed}=..."
+        )
+    at_width = plugin.with_width(plugin.presets[part.preset], hybrid.hidden_size)
+    return with_settings(dataclasses.replace(at_width, **changes), dict(part.changes), f"layers: {part.name}")
