@@ -73,6 +73,23 @@ class Streamed(MixerPlugin):
     mixer = Handing
 
 
+class Restrained(GatedRecurrence):
+    """Is trained to add little as well: an auxiliary loss, the mean square of a row's outputs."""
+
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree, Tensor]:
+        """The loss of each row is over its real tokens alone."""
+        added, state = super().forward(hidden, state, chunk)
+        squares = chunk.fill(added, 0.0).square().sum(dim=(1, 2))
+        return added, state, chunk.stream, 0.01 * squares / chunk.added.clamp(min=1)
+
+
+class Penalised(MixerPlugin):
+    """A loss besides that of the next token."""
+
+    name, summary, version = "penalised", "layers with an auxiliary loss", "1"
+    mixer = Restrained
+
+
 class Pairs(Mixer[Any]):
     """Looks pairs of neighbouring tokens up in a table: the token ids are handed to the layer."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exceptional import LookedUp, Nested, Parallel, Shared, Streamed
+from exceptional import LookedUp, Nested, Parallel, Penalised, Shared, Streamed
 from own_delta_rule import OwnDeltaRule
 from own_gru import OwnGRU
 from own_recurrence import OwnRecurrence
@@ -56,7 +56,7 @@ def test_with_every_switch_of_the_decoder_too(switches: dict[str, Any]) -> None:
     check_model_plugin(plugin)
 
 
-@pytest.mark.parametrize("plugin", [Shared, Parallel, Streamed, LookedUp, Nested])
+@pytest.mark.parametrize("plugin", [Shared, Parallel, Streamed, LookedUp, Nested, Penalised])
 def test_what_the_plain_decoder_is_not_made_for_has_room(plugin: type[MixerPlugin]) -> None:
     check_model_plugin(small(plugin))
 

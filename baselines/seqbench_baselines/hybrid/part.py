@@ -13,6 +13,7 @@ from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench.mixers import (
     Chunk,
+    Handed,
     Mixer,
     MixerDecoderSettings,
     MixerPlugin,
@@ -97,13 +98,14 @@ class PartMixer(Mixer[Any]):
         self.short_convolution = ShortConvolution(hidden_size, taps) if taps else None
         self.add_module(self.part.module, inner(hidden_size, own))
 
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree, Tensor | None]:
         """As `Mixer.forward`; the stream is a dict of the parts' streams."""
         streams, name = chunk.stream or {}, self.part.module
         inner: Any = self._modules[name]
-        own = chunk.with_stream(streams.get(name))
-        added, state, stream = mix_convolved(inner, self.short_convolution, hidden, state, own)
-        return added, state, streams if stream is None else {**streams, name: stream}
+        own = chunk.after(Handed(streams.get(name)))
+        added, state, handed = mix_convolved(inner, self.short_convolution, hidden, state, own)
+        streams = streams if handed.stream is None else {**streams, name: handed.stream}
+        return added, state, streams, handed.auxiliary
 
     @classmethod
     def reach(cls, settings: Any) -> int | None:

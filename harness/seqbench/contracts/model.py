@@ -79,7 +79,9 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     `past_key_values`: the carried state, which continues the sequence when it is passed back. `cache`, its name from
     transformers 5.24 on, means the same. Padding is marked by zeros in `attention_mask` (batch, length) and must not
     influence anything. `labels` (batch, length), -100 for none, add `loss`, their mean cross-entropy, shifted inside;
-    `logits_to_keep` leaves so many logits at the end, or those of a tensor of positions. An argument that the model
+    `logits_to_keep` leaves so many logits at the end, or those of a tensor of positions. `auxiliary_loss`, where an
+    output has it, holds a weighted loss of each row by itself, (batch,): the trainer adds its mean over the rows of the
+    batch to the loss of the next token, and tells the two apart. An argument that the model
     does not have is refused. `seqbench.nn.CausalCall` makes this call, and `generate`, of a backbone.
 
     The model's vocabulary size belongs to the task: `with_vocabulary` returns a config for it.

@@ -1,6 +1,6 @@
 """The mixer kit: an author writes how a layer mixes tokens, and all else that a benchmarked model needs is here."""
 
-from seqbench.mixers.chunk import Chunk, causal_taps, linear_recurrence
+from seqbench.mixers.chunk import Chunk, Handed, causal_taps, linear_recurrence
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.decoder import MixerLayer, ShortConvolution, mix_convolved
 from seqbench.mixers.layout import Layout
@@ -11,6 +11,7 @@ from seqbench.mixers.state import MixerState, Tree, map_tensors
 
 __all__ = [
     "Chunk",
+    "Handed",
     "Layout",
     "Mixer",
     "MixerDecoderSettings",

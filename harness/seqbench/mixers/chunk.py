@@ -5,14 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.mixers.state import Tree
+
+
+class Handed(NamedTuple):
+    """What a layer hands to the next one besides the residual stream.
+
+    Attributes:
+        stream: what the mixers say, a tree of tensors.
+        auxiliary: (batch,), the auxiliary losses of the layers so far; None where no mixer has had any.
+    """
+
+    stream: Tree = None
+    auxiliary: Tensor | None = None
+
+
+_NOTHING = Handed()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +40,14 @@ class Chunk:
         input_ids: (batch, length) int64, the token ids, for layers that look something up by them.
         before: (batch,) int64, real tokens of each row in earlier calls.
         lengths: (batch,) int64, real tokens of each row in this call; None when every place is real.
-        stream: what the layer before handed on besides the residual stream, a tree of tensors; None in the first one.
+        handed: what the layer before handed on besides the residual stream.
         attention: the implementation of attention that the user of transformers chose, "sdpa" unless said.
     """
 
     input_ids: Tensor
     before: Tensor
     lengths: Tensor | None
-    stream: Tree = None
+    handed: Handed = _NOTHING
     attention: str = "sdpa"
     _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -47,26 +61,33 @@ class Chunk:
                 self._shared[key] = compute()
         return self._shared[key]
 
-    @cached_property
+    @property
     def positions(self) -> Tensor:
         """(batch, length) int64, positions of the tokens in their rows; padding counts on."""
-        return self.before.unsqueeze(1) + torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        return self.once("positions", lambda: self.before.unsqueeze(1) + self._places())
 
-    @cached_property
+    @property
     def real(self) -> Tensor | None:
         """(batch, length) bool, true for real tokens; None when all are."""
-        if self.lengths is None:
-            return None
-        return torch.arange(self.input_ids.shape[1], device=self.input_ids.device) < self.lengths.unsqueeze(1)
+        lengths = self.lengths
+        return None if lengths is None else self.once("real", lambda: self._places() < lengths.unsqueeze(1))
 
     @property
     def added(self) -> Tensor:
         """(batch,) int64, real tokens of each row in this call."""
         return torch.full_like(self.before, self.input_ids.shape[1]) if self.lengths is None else self.lengths
 
-    def with_stream(self, stream: Tree) -> Chunk:
+    @property
+    def stream(self) -> Tree:
+        """The tree of tensors that the mixer before handed on; None in the first layer."""
+        return self.handed.stream
+
+    def after(self, handed: Handed) -> Chunk:
         """The same tokens for the next layer."""
-        return self if stream is self.stream else dataclasses.replace(self, stream=stream)
+        return self if handed is self.handed else dataclasses.replace(self, handed=handed)
+
+    def _places(self) -> Tensor:
+        return torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
 
     def fill(self, values: Tensor, neutral: float) -> Tensor:
         """`values` (batch, length, ...) with `neutral` in place of padding.

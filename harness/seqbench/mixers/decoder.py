@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from seqbench.mixers.chunk import Chunk, causal_taps
+from seqbench.mixers.chunk import Chunk, Handed, causal_taps
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.state import MixerState, Tree
@@ -100,19 +100,19 @@ class MixerLayer(GradientCheckpointingLayer):
         self.add_module(names.feed_forward_norm, _norm(settings) if has_feed_forward else None)
         self.add_module(names.feed_forward, SwiGLU(size, settings.intermediate_size) if has_feed_forward else None)
 
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
+    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Handed]:
         """The residual stream after this layer, (batch, length, hidden_size), what the layer carries on to the next
-        call, and what it hands to the next layer (`Chunk.stream`).
+        call, and what it hands to the next layer (`Chunk.handed`).
         """
-        added, state, stream = self.mix(self._part(self.layout.mixer_norm)(hidden), state, chunk)
+        added, state, handed = self.mix(self._part(self.layout.mixer_norm)(hidden), state, chunk)
         hidden = hidden + added
         feed_forward = self._part(self.layout.feed_forward)
         if feed_forward is not None:
             hidden = hidden + feed_forward(self._part(self.layout.feed_forward_norm)(hidden))
-        return hidden, state, stream
+        return hidden, state, handed
 
-    def mix(self, inputs: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
-        """The mixer's output behind the short convolution, if there is one: added, carried, stream."""
+    def mix(self, inputs: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Handed]:
+        """The mixer's output behind the short convolution, if there is one: added, carried, handed on."""
         return mix_convolved(self._part(self.layout.mixer), self.short_convolution, inputs, state, chunk)
 
     def _part(self, name: str) -> Any:
@@ -155,25 +155,27 @@ class MixerBackbone(nn.Module):
                 return BackboneOutput(last_hidden_state=stepped, past_key_values=state)
         if packing is not None:
             input_ids = packing.pack(input_ids)
-        hidden = self._run_layers(input_ids, None if packing is None else packing.lengths, state)
+        hidden, auxiliary = self._run_layers(input_ids, None if packing is None else packing.lengths, state)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        return BackboneOutput(last_hidden_state=hidden, past_key_values=state)
+        return BackboneOutput(last_hidden_state=hidden, past_key_values=state, auxiliary_loss=auxiliary)
 
-    def _run_layers(self, input_ids: Tensor, lengths: Tensor | None, state: MixerState | None) -> Tensor:
-        """Normalised hidden states of packed tokens; the state, if there is one, moves on."""
+    def _run_layers(
+        self, input_ids: Tensor, lengths: Tensor | None, state: MixerState | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states of packed tokens and the rows' auxiliary losses; the state, if any, moves on."""
         seen = None if state is None else state.seen
         before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
         chunk = Chunk(input_ids, before, lengths, attention=self.config._attn_implementation or "sdpa")
         hidden, carried = self._modules[self._names.embedding](input_ids), []  # type: ignore[misc]
         earlier = [None] * len(self._order) if state is None else state.open(len(self._order))
         for depth, index in enumerate(self._order):
-            hidden, after, stream = self.layers[index](hidden, earlier[depth], chunk)
-            chunk = chunk.with_stream(stream)
+            hidden, after, handed = self.layers[index](hidden, earlier[depth], chunk)
+            chunk = chunk.after(handed)
             carried.append(after)
         if state is not None:
             state.store(carried, chunk.added)
-        return self._modules[self._names.final_norm](hidden)  # type: ignore[misc]
+        return self._modules[self._names.final_norm](hidden), chunk.handed.auxiliary  # type: ignore[misc]
 
 
 class MixerForCausalLM(CausalLanguageModel):
@@ -197,19 +199,28 @@ class MixerForCausalLM(CausalLanguageModel):
 
 def mix_convolved(
     mixer: Mixer[Any], convolution: ShortConvolution | None, inputs: Tensor, state: Tree, chunk: Chunk
-) -> tuple[Tensor, Tree, Tree]:
-    """A mixer's output behind a short convolution, if there is one: added, carried, stream."""
+) -> tuple[Tensor, Tree, Handed]:
+    """A mixer's output behind a short convolution, if there is one: added, carried, handed on."""
     if convolution is None:
-        return _with_stream(mixer(inputs, state, chunk), chunk)
+        return _handed_on(mixer(inputs, state, chunk), chunk)
     before, state = (None, None) if state is None else state
     inputs, after = convolution(inputs, before, chunk)
-    added, state, stream = _with_stream(mixer(inputs, state, chunk), chunk)
-    return added, (after, state), stream
+    added, state, handed = _handed_on(mixer(inputs, state, chunk), chunk)
+    return added, (after, state), handed
 
 
-def _with_stream(mixed: tuple[Any, ...], chunk: Chunk) -> tuple[Tensor, Tree, Tree]:
-    """What a mixer returned, with the stream as it came where the mixer does not speak of it."""
-    return (*mixed, chunk.stream) if len(mixed) == 2 else mixed
+def _handed_on(mixed: tuple[Any, ...], chunk: Chunk) -> tuple[Tensor, Tree, Handed]:
+    """What a mixer returned; its stream as it came where the mixer does not speak of it, its loss with those before."""
+    added, state, *more = mixed
+    if not more:
+        return added, state, chunk.handed
+    stream, auxiliary = more if len(more) == 2 else (more[0], None)
+    before = chunk.handed.auxiliary
+    if auxiliary is None or before is None:
+        auxiliary = before if auxiliary is None else auxiliary
+    else:
+        auxiliary = before + auxiliary
+    return added, state, Handed(stream, auxiliary)
 
 
 def _norm(settings: Any) -> nn.Module:

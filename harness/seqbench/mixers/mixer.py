@@ -45,7 +45,9 @@ class Mixer(nn.Module, Generic[Settings]):
         super().__init__()
         self.hidden_size, self.settings = hidden_size, settings
 
-    def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree] | tuple[Tensor, Tree, Tree]:
+    def forward(
+        self, hidden: Tensor, state: Tree, chunk: Chunk
+    ) -> tuple[Tensor, Tree] | tuple[Tensor, Tree, Tree] | tuple[Tensor, Tree, Tree, Tensor | None]:
         """What the layer adds to the residual stream, and what is carried on.
 
         Args:
@@ -56,7 +58,9 @@ class Mixer(nn.Module, Generic[Settings]):
         Returns:
             (batch, length, hidden_size), of which what stands at padding is not read, and a tree of tensors with the
             batch first: the state after each row's last real token. A third tree of tensors, if there is one, is what
-            the next layer finds as `chunk.stream`; without it that stays as it was.
+            the next layer finds as `chunk.stream`; without it that stays as it was. A fourth value, (batch,), is an
+            auxiliary loss of each row by itself, weighted: its mean over the rows of a batch is trained on beside the
+            loss of the next token, and told apart from it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -126,12 +127,26 @@ class StateUnderBothNames:
 setattr(StateUnderBothNames, _OTHER_NAME, property(operator.attrgetter(STATE_NAME)))
 
 
-class BackboneOutput(StateUnderBothNames, BaseModelOutputWithPast):
-    """Normalised hidden states (batch, length, hidden_size) and the carried state."""
+@dataclass
+class _BackboneOutput(BaseModelOutputWithPast):
+    auxiliary_loss: Tensor | None = None
 
 
-class CausalOutput(StateUnderBothNames, CausalLMOutputWithPast):
-    """Loss, logits (batch, length, vocab_size) and the carried state."""
+@dataclass
+class _CausalOutput(CausalLMOutputWithPast):
+    auxiliary_loss: Tensor | None = None
+
+
+class BackboneOutput(StateUnderBothNames, _BackboneOutput):
+    """Normalised hidden states (batch, length, hidden_size), the carried state, and the auxiliary loss of each row,
+    (batch,), in models that have one.
+    """
+
+
+class CausalOutput(StateUnderBothNames, _CausalOutput):
+    """Loss, logits (batch, length, vocab_size), the carried state, and the auxiliary loss of each row, (batch,), in
+    models that have one. It is no part of `loss`.
+    """
 
 
 class GeneratedTokens(StateUnderBothNames, GenerateDecoderOnlyOutput):

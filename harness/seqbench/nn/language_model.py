@@ -92,7 +92,8 @@ class CausalCall(CarriedStateGeneration):
             logits = self.lm_head(hidden)
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
             logits = kept_positions(logits, logits_to_keep)
-        return CausalOutput(loss=loss, logits=logits, past_key_values=state_of(output))
+        auxiliary = getattr(output, "auxiliary_loss", None)
+        return CausalOutput(loss=loss, logits=logits, past_key_values=state_of(output), auxiliary_loss=auxiliary)
 
 
 class CausalLanguageModel(CausalCall, DecoderPreTrainedModel):

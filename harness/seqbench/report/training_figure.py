@@ -69,6 +69,8 @@ def _panels(log: TrainingLog, plan: RunPlan) -> Iterator[Panel]:
     limit = plan.trainer.gradient_clip_norm
     yield Panel("Loss (nats per labelled token)", partial(_draw_every_step, series=log.loss))
     yield Panel("Gradient norm before clipping", partial(_draw_gradient_norm, series=log.gradient_norm, limit=limit))
+    if log.auxiliary_loss.steps.size:
+        yield Panel("Auxiliary loss (mean over rows, weighted)", partial(_draw_every_step, series=log.auxiliary_loss))
     if log.module_gradient_norms.series:
         yield _over_steps(log.module_gradient_norms)
     for metric in log.validation:

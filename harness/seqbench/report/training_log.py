@@ -43,12 +43,14 @@ class TrainingLog:
 
     Attributes:
         loss, gradient_norm: of every step; the norm is that before clipping.
+        auxiliary_loss: of every step of a model that has such a loss; else empty.
         module_gradient_norms: one series a module.
         validation, diagnostics: the metrics of the evaluations on the validation set, and of the model plugin.
     """
 
     loss: Series
     gradient_norm: Series
+    auxiliary_loss: Series
     module_gradient_norms: Metric
     validation: Sequence[Metric]
     diagnostics: Sequence[Metric]
@@ -69,6 +71,7 @@ def arrange_log(rows: Sequence[Mapping[str, Any]]) -> TrainingLog:
     return TrainingLog(
         _every_step(trained, "losses"),
         _every_step(trained, "gradient_norms"),
+        _every_step(trained, "auxiliary_losses"),
         modules,
         _metrics(row for row in rows if row["kind"] == "evaluation" and row["split"] == "validation"),
         _metrics(row for row in rows if row["kind"] == "diagnostics"),

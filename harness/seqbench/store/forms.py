@@ -166,6 +166,7 @@ _TRAIN = record(
         "flops": _COUNTS,
         "seconds": number(0),
         "losses": items(_FINITE_OR_NOT),
+        "auxiliary_losses": items(_FINITE_OR_NOT),
         "gradient_norms": items(_FINITE_OR_NOT),
         "module_gradient_norms": mapping(_FINITE_OR_NOT),
     },

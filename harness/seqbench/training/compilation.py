@@ -23,21 +23,24 @@ _MOST_GRAPHS = 64
 
 
 class SummedLoss:
-    """Cross-entropy in nats, summed over the labelled tokens of a batch; logits count in fp32."""
+    """Cross-entropy in nats, summed over the labelled tokens of a batch, and the rows' auxiliary losses, summed.
+
+    Logits count in fp32. In place of the auxiliary losses stands None for a model without any.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """A scalar with a gradient; the batch is on the model's device."""
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Scalars with a gradient; the batch is on the model's device."""
         return self.of(batch.input_ids, batch.attention_mask, batch.labels)
 
-    def of(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    def of(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same of the batch's tensors, each (batch, length)."""
-        logits = self._model(input_ids, attention_mask=attention_mask).logits
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
-        )
+        output = self._model(input_ids, attention_mask=attention_mask)
+        logits, auxiliary = output.logits.float().flatten(0, 1), getattr(output, "auxiliary_loss", None)
+        loss = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
+        return loss, None if auxiliary is None else auxiliary.float().sum()
 
 
 class CompiledLoss(SummedLoss):
@@ -56,11 +59,11 @@ class CompiledLoss(SummedLoss):
         torch.compiler.reset()
         self._compiled: Any = torch.compile(super().of, fullgraph=True, backend=backend)
 
-    def of(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    def of(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `SummedLoss.of`. What keeps a model from being compiled is raised as torch has it."""
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self._half):
-            loss: Tensor = self._compiled(input_ids, attention_mask, labels)
-        return loss
+            losses: tuple[Tensor, Tensor | None] = self._compiled(input_ids, attention_mask, labels)
+        return losses
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -112,7 +115,8 @@ def require_one_graph(model: PreTrainedModel, name: str, batch: Batch, precision
         ) from error
     model.train()
     try:
-        CompiledLoss(model, precision, backend="aot_eager")(batch).backward()
+        loss, auxiliary = CompiledLoss(model, precision, backend="aot_eager")(batch)
+        (loss if auxiliary is None else loss + auxiliary).backward()
     except Exception as error:
         if isinstance(error, OSError | MemoryError):
             raise

@@ -34,8 +34,9 @@ class GradientAccumulator:
         self._model, self._loss, self._accelerator, self._on_halving = model, loss, accelerator, on_halving
         self.size = size
 
-    def accumulate(self, batch: Batch, index: int) -> Tensor:
-        """Add the gradient of the mean loss over the labelled tokens of the whole batch; returns that loss.
+    def accumulate(self, batch: Batch, index: int) -> tuple[Tensor, Tensor | None]:
+        """Add the gradient of the mean loss over the labelled tokens of the whole batch, and of the mean auxiliary loss
+        over its rows where the model has one; returns both.
 
         Raises RunFailure, naming the batch by its index, when nothing is labelled, and the error of the allocator when
         one sequence does not fit.
@@ -61,15 +62,19 @@ class GradientAccumulator:
             self.size = (min(self.size, batch.input_ids.shape[0]) + 1) // 2
             self._on_halving(self.size)
 
-    def _attempt(self, batch: Batch, labelled: int) -> Tensor:
-        device = self._accelerator.device
-        total = torch.zeros((), device=device)
-        for start in range(0, batch.input_ids.shape[0], self.size):
-            rows = batch.rows(start, start + self.size).to(device)
-            loss = self._loss(rows) / labelled
-            self._accelerator.backward(loss)
+    def _attempt(self, batch: Batch, labelled: int) -> tuple[Tensor, Tensor | None]:
+        device, rows_in_all = self._accelerator.device, batch.input_ids.shape[0]
+        total, total_auxiliary = torch.zeros((), device=device), None
+        for start in range(0, rows_in_all, self.size):
+            loss, auxiliary = self._loss(batch.rows(start, start + self.size).to(device))
+            loss = loss / labelled
             total += loss.detach()
-        return total
+            if auxiliary is not None:
+                auxiliary = auxiliary / rows_in_all
+                total_auxiliary = auxiliary.detach() + (0 if total_auxiliary is None else total_auxiliary)
+                loss = loss + auxiliary
+            self._accelerator.backward(loss)
+        return total, total_auxiliary
 
 
 def is_out_of_memory(error: BaseException) -> bool:

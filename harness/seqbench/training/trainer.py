@@ -67,6 +67,7 @@ class _Interval:
 
     Attributes:
         losses, gradient_norms: one scalar a step.
+        auxiliary_losses: one scalar a step of a model that has such a loss, else none.
         module_norms: (modules,) of the last step for which they were due, or None.
         rate: learning rate of the last step.
         untimed_seconds, untimed_tokens: what the steps took and saw that are not timed.
@@ -74,6 +75,7 @@ class _Interval:
 
     losses: list[Tensor] = field(default_factory=list)
     gradient_norms: list[Tensor] = field(default_factory=list)
+    auxiliary_losses: list[Tensor] = field(default_factory=list)
     module_norms: Tensor | None = None
     rate: float = 0.0
     tokens: int = 0
@@ -204,7 +206,10 @@ class Trainer:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        interval.losses.append(self._gradients.accumulate(batch, state.step))
+        loss, auxiliary = self._gradients.accumulate(batch, state.step)
+        interval.losses.append(loss)
+        if auxiliary is not None:
+            interval.auxiliary_losses.append(auxiliary)
         if (state.step + 1) % settings.log_interval == 0 or state.step + 1 == settings.steps:
             interval.module_norms = module_gradient_norms(self._modules, self._device)
         interval.gradient_norms.append(self._clip())
@@ -267,7 +272,7 @@ class Trainer:
         steps = len(interval.losses)
         if steps == 0:
             return interval
-        losses, gradient_norms, module_norms = _numbers(interval)
+        losses, gradient_norms, auxiliary_losses, module_norms = _numbers(interval)
         loss = sum(losses) / steps
         seconds = interval.seconds()
         self.state.seconds += seconds
@@ -286,6 +291,8 @@ class Trainer:
             "losses": losses,
             "gradient_norms": gradient_norms,
         }
+        if auxiliary_losses:
+            record["auxiliary_losses"] = auxiliary_losses
         if module_norms:
             record["module_gradient_norms"] = dict(zip(self._modules, module_norms, strict=True))
         self._log(record)
@@ -311,14 +318,13 @@ def _accelerator(device: torch.device, precision: str) -> Accelerator:
         return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
 
 
-def _numbers(interval: _Interval) -> tuple[list[float], list[float], list[float]]:
-    """Losses, gradient norms and module norms on the host, asked for at once."""
-    steps = len(interval.losses)
-    tensors = [torch.stack(interval.losses), torch.stack(interval.gradient_norms)]
-    if interval.module_norms is not None:
-        tensors.append(interval.module_norms)
-    numbers = torch.cat(tensors).tolist()
-    return numbers[:steps], numbers[steps : 2 * steps], numbers[2 * steps :]
+def _numbers(interval: _Interval) -> tuple[list[float], ...]:
+    """Losses, gradient norms, auxiliary losses and module norms on the host, asked for at once."""
+    scalars = (interval.losses, interval.gradient_norms, interval.auxiliary_losses)
+    parts = [torch.stack(values) if values else torch.empty(0) for values in scalars]
+    parts.append(torch.empty(0) if interval.module_norms is None else interval.module_norms)
+    device, sizes = parts[0].device, [len(part) for part in parts]
+    return tuple(part.tolist() for part in torch.cat([part.to(device) for part in parts]).cpu().split(sizes))
 
 
 def _require_finite(first: int, losses: list[float], gradient_norms: list[float]) -> None:
