@@ -223,7 +223,7 @@ def test_the_same_results_make_the_same_picture(tmp_path):
 def test_a_plot_of_several_models_shows_each_with_its_seeds_and_what_failed(tmp_path):
     plot_results([*GRID, failed()], tmp_path / "plot.svg")
     text = (tmp_path / "plot.svg").read_text()
-    for told in ("broken: failed with every seed", "over the whole test set", "attention reach 4", "near, reach 4"):
+    for told in ("broken: failed with every seed", "over the whole test set", "reach 4", "near, reach 4"):
         assert f"<!-- {told} -->" in text, told
 
 

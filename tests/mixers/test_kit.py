@@ -151,7 +151,9 @@ def test_a_setting_of_every_decoder_is_not_the_mixers() -> None:
 
 
 def test_a_position_encoding_that_the_mixer_cannot_apply_is_refused_by_name() -> None:
-    with pytest.raises(RequestError, match="position_encoding=rotary: own-recurrence takes none, and no other"):
+    with pytest.raises(
+        RequestError, match="position_encoding=rotary: own-recurrence takes none, learned, and no other"
+    ):
         dataclasses.replace(OwnRecurrence.presets["tiny"], position_encoding="rotary")
 
 

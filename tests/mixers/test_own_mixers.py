@@ -45,7 +45,10 @@ def test_a_mixer_of_ones_own_keeps_the_contract(plugin: type[MixerPlugin]) -> No
 
 @pytest.mark.parametrize(
     "switches",
-    [{"short_convolution": 4, "norm": "layer"}, {"feed_forward": "none", "tie_word_embeddings": False}],
+    [
+        {"short_convolution": 4, "norm": "layer", "position_encoding": "learned"},
+        {"feed_forward": "none", "tie_word_embeddings": False},
+    ],
     ids=lambda switches: ", ".join(switches),
 )
 def test_with_every_switch_of_the_decoder_too(switches: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The plugin `gated-convolution`."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,9 @@ class FilterSettings:
     """Of the filters."""
 
     filter_length: int = setting(
-        512, "taps of a channel's filter: as published, as many as the task's longest sequence has tokens", minimum=2
+        512,
+        "taps of a channel's filter; in a run as many as the task's longest training sequence has tokens, unless set",
+        minimum=2,
     )
 
 
@@ -51,6 +54,11 @@ class GatedConvolution(Mixer[Any]):
         return self.proj(hidden) * convolved.to(hidden.dtype), chunk.newest(hidden, history, places)
 
     @classmethod
+    def with_training_length(cls, settings: Any, longest: int) -> Any:
+        """A tap for each place back: older ones would stay as they were initialised."""
+        return dataclasses.replace(settings, filter_length=max(2, longest))
+
+    @classmethod
     def reach(cls, settings: Any) -> int:
         """The oldest tap's distance."""
         return settings.filter_length - 1
@@ -79,10 +87,10 @@ class GatedConvolution(Mixer[Any]):
 class GatedConvolutionPlugin(MixerPlugin):
     """Decoder of gated long convolutions: BaseConv of Zoology, arXiv 2312.04927, with filters learned tap by tap.
 
-    The filter is the model's memory of other tokens. As published it is as long as the sequences that the model is
-    made for; a layer sees nothing that lies filter_length tokens back or farther, at any length of the sequence, and
-    taps beyond the lengths of training stay as they were initialised. So set filter_length to the longest sequence of
-    the task: the taps count as parameters, one per channel and layer each.
+    The filter is the model's memory of other tokens: a layer sees nothing that lies filter_length tokens back or
+    farther, at any length of the sequence. As published it is as long as the sequences that the model is made for: in a
+    run, as the longest training sequence of the task, since taps beyond would stay as they were initialised. Set
+    filter_length for another one. The taps count as parameters, one per channel and layer each.
 
     The authors' runs on associative recall differ: filters of 3 taps and long ones in turns, the long ones made by a
     small network from positions, and no feed-forward layers.
@@ -90,9 +98,6 @@ class GatedConvolutionPlugin(MixerPlugin):
 
     name = "gated-convolution"
     summary = "decoder of gated long convolutions, one learned filter per channel (BaseConv of Zoology; no positions)"
-    version = "2"
+    version = "3"
     classification = Classification("2312.04927", 2023, memory=("window",), written=("cache",))
     mixer = GatedConvolution
-
-    # The other sizes are made for longer sequences.
-    preset_settings = {"30m": {"filter_length": 1024}, "119m": {"filter_length": 1024}}  # noqa: RUF012

@@ -12,6 +12,7 @@ from torch import Tensor
 from seqbench.contracts import with_settings
 from seqbench.errors import RequestError
 from seqbench.mixers import (
+    LEARNED,
     Chunk,
     Handed,
     Mixer,
@@ -155,7 +156,10 @@ def _settings(part: Part, hybrid: Any) -> Any:
     changes = {name: getattr(hybrid, name) for name in shared}
     if hybrid.short_convolution is not None:
         changes["short_convolution"] = hybrid.short_convolution
-    if hybrid.position_encoding != "own":
+    if hybrid.position_encoding == LEARNED:
+        # The hybrid's own table serves all parts.
+        changes["position_encoding"] = "none"
+    elif hybrid.position_encoding != "own":
         changes["position_encoding"] = hybrid.position_encoding
     fixed = next((name for name, _ in part.changes if name in shared), None)
     if fixed is not None:

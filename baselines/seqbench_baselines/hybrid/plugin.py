@@ -57,6 +57,11 @@ class HybridPlugin(MixerPlugin):
         """That of the pattern at each depth."""
         return [part.mixer for part in parts_of(settings)]
 
+    def with_training_length(self, config: Any, longest: int) -> Any:
+        """The same: what a part has for each place back is set in the pattern."""
+        del longest
+        return config
+
     def resolved_config(self, config: Any) -> Mapping[str, Any]:
         """The parts' versions, which decide figures as the hybrid's own does."""
         return {part.name: part.plugin.version for part in parts_of(config)}

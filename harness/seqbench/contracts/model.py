@@ -137,6 +137,13 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     def receptive_field(self, config: ModelConfig) -> int | None:
         """How many tokens, the current one included, can influence a prediction; None when unbounded."""
 
+    def longest_sequence(self, config: ModelConfig) -> int | None:
+        """The most tokens that a sequence may have, such as the rows of a table of positions; None, as it stands, for
+        any number. Longer ones are refused before anything is trained.
+        """
+        del config
+        return None
+
     @abstractmethod
     def confounds(self, config: ModelConfig) -> dict[str, str]:
         """What decides rankings besides the sequence mixer: short convolution, position encoding, depth,
@@ -174,6 +181,14 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
         Tasks that read text then give the model its own tokens, and measure per byte.
         """
         return None
+
+    def with_training_length(self, config: ModelConfig, longest: int) -> ModelConfig:
+        """`config` for a task whose training sequences have at most `longest` tokens: a preset's, before the user's own
+        changes. As it stands, the same; a model with a parameter for each place back can leave those out that would
+        never be trained.
+        """
+        del longest
+        return config
 
     def with_width(self, config: ModelConfig, width: int) -> ModelConfig:
         """`config` at another width of `width_axis`; what else should grow with it is the plugin's to say."""

@@ -6,10 +6,11 @@ from seqbench.mixers.decoder import MixerLayer, ShortConvolution, mix_convolved
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
-from seqbench.mixers.settings import MixerDecoderSettings
+from seqbench.mixers.settings import LEARNED, MixerDecoderSettings
 from seqbench.mixers.state import MixerState, Tree, map_tensors
 
 __all__ = [
+    "LEARNED",
     "Chunk",
     "Handed",
     "Layout",

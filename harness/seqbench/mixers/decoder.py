@@ -9,9 +9,11 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from seqbench.errors import RequestError
 from seqbench.mixers.chunk import Chunk, Handed, causal_taps
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer
+from seqbench.mixers.settings import LEARNED
 from seqbench.mixers.state import MixerState, Tree
 from seqbench.nn import (
     STATE_NAMES,
@@ -83,6 +85,27 @@ class ShortConvolution(nn.Module):
         return hidden + causal_taps(hidden, before, self.taps).to(hidden.dtype), after
 
 
+class LearnedPositions(nn.Module):
+    """A row of a table for each position, added to the embeddings."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.table = nn.Embedding(settings.learned_positions, settings.hidden_size)
+
+    def forward(self, chunk: Chunk) -> Tensor:
+        """(batch, length, hidden_size). Raises RequestError for a row that is longer than the table."""
+        rows = self.table.num_embeddings
+        if not torch.compiler.is_compiling() and not chunk.before.is_meta:
+            longest = int((chunk.before + chunk.added).max())
+            if longest > rows:
+                raise RequestError(
+                    f"position_encoding learned has {rows:,} positions, and a sequence has {longest:,} tokens; type"
+                    f" --set model.learned_positions={longest} or more"
+                )
+        # Padding stands behind the real tokens, whose positions are all in the table.
+        return self.table(chunk.positions.clamp(max=rows - 1))
+
+
 class MixerLayer(GradientCheckpointingLayer):
     """A mixer and a feed-forward layer, each with its own norm and residual connection."""
 
@@ -133,7 +156,10 @@ class MixerBackbone(nn.Module):
         )
         self._order = tuple(design.order(settings))
         self.add_module(names.final_norm, _norm(settings))
-        self._steps = design.steps(settings, self)
+        learned = settings.position_encoding == LEARNED
+        self.learned_positions = LearnedPositions(settings) if learned else None
+        # The quicker way knows nothing of the table.
+        self._steps = None if learned else design.steps(settings, self)
 
     def empty_state(self) -> MixerState:
         """The state before the first token."""
@@ -168,6 +194,8 @@ class MixerBackbone(nn.Module):
         before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
         chunk = Chunk(input_ids, before, lengths, attention=self.config._attn_implementation or "sdpa")
         hidden, carried = self._modules[self._names.embedding](input_ids), []  # type: ignore[misc]
+        if self.learned_positions is not None:
+            hidden = hidden + self.learned_positions(chunk)
         earlier = [None] * len(self._order) if state is None else state.open(len(self._order))
         for depth, index in enumerate(self._order):
             hidden, after, handed = self.layers[index](hidden, earlier[depth], chunk)

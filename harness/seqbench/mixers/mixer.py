@@ -77,6 +77,12 @@ class Mixer(nn.Module, Generic[Settings]):
         del settings
 
     @classmethod
+    def with_training_length(cls, settings: Any, longest: int) -> Any:
+        """As `ModelPlugin.with_training_length`."""
+        del longest
+        return settings
+
+    @classmethod
     def reach(cls, settings: Any) -> int | None:
         """How many tokens back one layer looks; None, as it stands, when that is unbounded."""
         del settings

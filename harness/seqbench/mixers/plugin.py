@@ -13,7 +13,7 @@ from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer, Steps
 from seqbench.mixers.mixer import Mixer
-from seqbench.mixers.settings import settings_of
+from seqbench.mixers.settings import LEARNED, settings_of
 from seqbench.mixers.state import MixerState
 from seqbench.nn import at_width
 
@@ -108,6 +108,10 @@ class MixerPlugin(ModelPlugin[Any]):
         """`config` with the task's vocabulary size."""
         return dataclasses.replace(config, vocab_size=vocab_size)
 
+    def with_training_length(self, config: Any, longest: int) -> Any:
+        """As the mixer says."""
+        return self.mixer.with_training_length(config, longest)
+
     def with_width(self, config: Any, width: int) -> Any:
         """`config` at another hidden size; feed-forward layers grow in proportion, and nothing of the mixer's."""
         return at_width(config, width)
@@ -123,6 +127,8 @@ class MixerPlugin(ModelPlugin[Any]):
             return next((group for prefix, group in groups.items() if inner.startswith(prefix)), "mixer")
         if ".short_convolution." in parameter_name:
             return "short convolution"
+        if ".learned_positions." in parameter_name:
+            return "positions"
         return "mlp" if f".{names.feed_forward}." in parameter_name else "norm"
 
     def matrix_parts(self, config: Any, parameter_name: str) -> Sequence[int] | None:
@@ -160,11 +166,15 @@ class MixerPlugin(ModelPlugin[Any]):
         convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
         return reach + convolved * ((config.short_convolution or 1) - 1) + 1
 
+    def longest_sequence(self, config: Any) -> int | None:
+        """The rows of the table of learned positions."""
+        return config.learned_positions if config.position_encoding == LEARNED else None
+
     def confounds(self, config: Any) -> dict[str, str]:
         """The switches of the decoder, and the mixer's own lines."""
         return {
             "short convolution": _convolution(config, self._at_depth(config)[0]),
-            "position encoding": config.position_encoding,
+            "position encoding": _positions(config),
             "depth": _depth(len(self.mixers(config)), len(self._at_depth(config))),
             "feed-forward": config.feed_forward,
             "norm": f"{config.norm}, before each part",
@@ -185,6 +195,12 @@ def _convolution(config: Any, mixer: type[Mixer[Any]]) -> str:
         return "none"
     place = "inside" if mixer.short_convolution_inside else "before"
     return f"{config.short_convolution} taps per channel {place} each mixer"
+
+
+def _positions(config: Any) -> str:
+    if config.position_encoding == LEARNED:
+        return f"learned, {config.learned_positions:,} positions"
+    return config.position_encoding
 
 
 def _depth(layers: int, depth: int) -> str:

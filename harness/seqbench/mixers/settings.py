@@ -8,6 +8,9 @@ from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
 from seqbench.mixers.mixer import Mixer
 
+# The one position encoding that every decoder has.
+LEARNED = "learned"
+
 
 @dataclass(frozen=True)
 class MixerDecoderSettings:
@@ -21,7 +24,12 @@ class MixerDecoderSettings:
     short_convolution: int = setting(
         0, "taps of a causal convolution per channel before each mixer, added to its input; 0 for none", minimum=0
     )
-    position_encoding: str = setting("none", "positions that the mixer is told of; what it takes is the mixer's to say")
+    position_encoding: str = setting(
+        "none", "none, learned (a table added to the embeddings), or what the mixer applies by itself"
+    )
+    learned_positions: int = setting(
+        1024, "longest sequence of position_encoding learned, whose table has so many rows", minimum=1
+    )
     norm: str = setting("rms", "norms before mixers, feed-forward layers and head", choices=("rms", "layer"))
     norm_epsilon: float = setting(1e-6, "epsilon of the norms", minimum=0)
     initializer_range: float = setting(0.02, "standard deviation of initial weights", minimum=0)
@@ -51,7 +59,7 @@ def settings_of(mixer: type[Mixer[Any]], name: str) -> type:
 
     def check(self: Any) -> None:
         check_settings(self)
-        allowed = ("none", *mixer.positions)
+        allowed = ("none", LEARNED, *mixer.positions)
         if self.position_encoding not in allowed:
             raise RequestError(
                 f"position_encoding={self.position_encoding}: {name} takes {', '.join(allowed)}, and no other"

@@ -164,7 +164,8 @@ def resolve(request: RunRequest) -> RunPlan:
             f"model.vocab_size follows from the task ({task.vocab_size} for {request.task}); change the task's fields"
         )
     if initial_weights is None:
-        model_config = model.with_vocabulary(model.presets[model_preset], task.vocab_size)
+        preset = model.with_vocabulary(model.presets[model_preset], task.vocab_size)
+        model_config = model.with_training_length(preset, task.longest_sequence) if task.trains else preset
     else:
         model_config = _adopt(request, initial_weights, task.vocab_size)
     model_config = with_settings(model_config, changes["model"], f"model {request.model}")
@@ -174,6 +175,8 @@ def resolve(request: RunRequest) -> RunPlan:
         match = _match(request, model, model_config, parameter_budget)
         model_config = match.config
     ablation, model_config, tested_config = _apply_ablation(request, model, model_config)
+    if task.trains:
+        _require_length(request.model, model.longest_sequence(model_config), task.longest_sequence)
     trainer, remarks = _trainer_settings(request, task, task_preset, changes["trainer"])
     if trainer.steps == 0 and "steps" not in changes["trainer"]:
         _require_weights(request, model)
@@ -289,6 +292,15 @@ def _match(request: RunRequest, model: ModelPlugin[Any], config: Any, budget: Pa
             " marked in every table, or choose another budget"
         )
     return match
+
+
+def _require_length(name: str, allowed: int | None, longest: int) -> None:
+    """Raise RequestError where training may have longer sequences than the model takes."""
+    if allowed is not None and longest > allowed:
+        raise RequestError(
+            f"model {name} takes sequences of at most {allowed:,} tokens, and the task trains on up to {longest:,};"
+            f" change that setting of the model (bench show {name}), or the task's lengths"
+        )
 
 
 def _require_weights(request: RunRequest, model: ModelPlugin[Any]) -> None:

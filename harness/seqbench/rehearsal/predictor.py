@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.contracts import Batch, PredictedChunk
+from seqbench.errors import RequestError
 from seqbench.evaluating.predictor import ModelPredictor
 from seqbench.evaluating.streaming import in_chunks
 
@@ -21,11 +22,13 @@ class RehearsalPredictor(ModelPredictor):
     A call that would take longer than what is left is answered with zeros: what an evaluation does with logits is tried
     at little cost. The first call is always the model's. Of a stream the model reads the first chunk alone, in two
     steps. Nothing is recorded.
+
+    A sequence that is longer than `longest`, where that is a number, is a RequestError.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.seconds = 1.0
+        self.seconds, self.longest = 1.0, cast(int | None, None)
         self._seconds_per_token = 0.0
         # Columns of the model's logits, once it has been asked.
         self._width: int | None = None
@@ -39,6 +42,7 @@ class RehearsalPredictor(ModelPredictor):
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """fp32 logits (batch, length, vocabulary) on the CPU."""
         self._remember(input_ids, attention_mask)
+        self._require_length(input_ids.shape[1])
         return self._ask(input_ids, lambda: ModelPredictor.logits(self, input_ids, attention_mask))
 
     def stream(
@@ -54,6 +58,7 @@ class RehearsalPredictor(ModelPredictor):
                 logits = self._zeros(chunk)
             yield PredictedChunk(start, chunk, logits)
             start += chunk.shape[1]
+            self._require_length(start)
         if start == 0:
             # It says what is wrong with a sequence of nothing.
             yield from super().stream([], chunk_length)
@@ -61,6 +66,7 @@ class RehearsalPredictor(ModelPredictor):
     def generate(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
         """Prompts and one token behind them, or as many as asked for that are zeros."""
         self._remember(input_ids, attention_mask)
+        self._require_length(input_ids.shape[1] + int(options.get("max_new_tokens", 1)))
         super().generate(input_ids[:1], attention_mask[:1], **{**options, "max_new_tokens": 1})
         return F.pad(input_ids, (0, int(options.get("max_new_tokens", 1))))
 
@@ -83,6 +89,13 @@ class RehearsalPredictor(ModelPredictor):
         self._seconds_per_token = taken / max(1, input_ids.numel())
         self.seconds -= taken
         return logits
+
+    def _require_length(self, length: int) -> None:
+        if self.longest is not None and length > self.longest:
+            raise RequestError(
+                f"the model takes sequences of at most {self.longest:,} tokens, and one of the test set has {length:,};"
+                " change that setting of the model (bench show MODEL), or choose shorter test lengths"
+            )
 
     def _zeros(self, input_ids: Tensor) -> Tensor:
         assert self._width is not None

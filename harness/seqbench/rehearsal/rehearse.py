@@ -49,6 +49,7 @@ def rehearse(plan: RunPlan, build: Build, place: Path) -> list[Batch]:
     with own_draws(), requested_paths(plan.kernels):
         model = build(None)
         predictor = RehearsalPredictor.of(plan.model, plan.tested_config, model, plan.device, plan.precision)
+        predictor.longest = plan.model.longest_sequence(plan.tested_config)
         task = plan.task.rehearsal()
         validates = plan.trainer.evaluation_interval > 0 and plan.task.trains
         for split in dict.fromkeys([*["validation"] * validates, plan.split]):

@@ -111,11 +111,11 @@ def _reach(curve: Curve, reaches: set[int | None]) -> str:
 
 
 def _mark_reaches(axes: Any, reaches: set[int | None]) -> None:
-    """A line at each finite attention reach."""
+    """A line at each finite reach."""
     for reach in reaches - {None}:
         axes.axvline(reach, color="0.4", linestyle="--", linewidth=1)
         axes.annotate(
-            f"attention reach {reach}",
+            f"reach {reach}",
             (reach, 0.03),
             xycoords=("data", "axes fraction"),
             xytext=(4, 0),

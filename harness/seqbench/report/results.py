@@ -76,8 +76,14 @@ def primary_curves(results: Sequence[Result]) -> list[Curve]:
             for measurement in result["measurements"]:
                 if measurement["metric"] == metric and coordinate in measurement["coordinates"]:
                     unit = measurement["unit"]
-        curves.append(Curve(label, group[0]["attention_reach"], unit, dict(sorted(points.items()))))
+        curves.append(Curve(label, reach_of(group[0]), unit, dict(sorted(points.items()))))
     return curves
+
+
+def reach_of(result: Result) -> int | None:
+    """How many tokens back the model's attention, or else all of the model, looks; None where that is unbounded."""
+    field = result["receptive_field"]
+    return result["attention_reach"] if result["attention_reach"] is not None or field is None else field - 1
 
 
 def parameter_budget(result: Result) -> dict[str, Any] | None:

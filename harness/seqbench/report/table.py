@@ -22,6 +22,7 @@ from seqbench.report.results import (
     parameter_budget,
     percent,
     primary_curves,
+    reach_of,
     shown_names,
     training_budget,
     words,
@@ -79,7 +80,7 @@ def _curves_sheet(results: Sequence[Result]) -> Sheet:
     rows = []
     if task["primary_coordinate"] == LOOKBACK:
         reaches = [_reach(curves[label].reach) if label in curves else absences[label] for label in names]
-        rows.append(Row(("attention reach", *reaches), style="dim", ends_section=True))
+        rows.append(Row(("reach", *reaches), style="dim", ends_section=True))
     for place in sorted({place for curve in curves.values() for place in curve.points}):
         cells = [_cell(curves[label], place, task) if label in curves else absences[label] for label in names]
         rows.append(Row((_coordinate(place), *cells)))
@@ -96,10 +97,10 @@ def _cell(curve: Curve, place: float, task: dict[str, Any]) -> str:
 
 
 def _legend(results: Sequence[Result]) -> list[Line]:
-    marked = any(result["attention_reach"] is not None for result in complete(results))
+    marked = any(reach_of(result) is not None for result in complete(results))
     if not marked or results[0]["task"]["primary_coordinate"] != LOOKBACK:
         return []
-    return [Line("* beyond the reach of the model's attention")]
+    return [Line("* beyond the reach of the model's attention or filters")]
 
 
 def _facts_sheet(results: Sequence[Result]) -> Sheet:
@@ -139,6 +140,7 @@ _FACTS: dict[str, Callable[[Result], str]] = {
     "training FLOPs/token": _fact("flops", lambda flops: f"{flops['training_per_token']:.3g}"),
     "state at tokens": _fact("state_bytes", _state),
     "attention reach": _fact("attention_reach", _reach),
+    "receptive field": _fact("receptive_field", _reach),
     "tokens trained": _fact("tokens", "{:,}".format),
     "training FLOPs": _fact("training_flops", "{:.3g}".format),
 }

@@ -64,6 +64,7 @@ def _content(plan: RunPlan, folder: Path) -> dict[str, Any]:
         "parameters_total": sum(parameters.values()),
         "parameters_non_embedding": non_embedding(parameters),
         "attention_reach": plan.model.attention_reach(plan.model_config),
+        "receptive_field": plan.model.receptive_field(plan.model_config),
         "state_bytes": plan.model.state_bytes(plan.model_config, length),
         "flop_convention": FLOP_CONVENTION,
         "budget": dataclasses.asdict(plan.budget),
@@ -80,12 +81,13 @@ def _text(content: dict[str, Any]) -> str:
         fields = "  ".join(f"{key}={value}" for key, value in content[section].items())
         lines.append(f"{section:<10} {fields}")
     groups = ", ".join(f"{group} {count:,}" for group, count in content["parameters"].items())
-    reach = content["attention_reach"]
+    reach, field = content["attention_reach"], content["receptive_field"]
     lines += [
         f"seed       {content['seed']}, {content['precision']} on {content['device']}"
         f"{', by torch.compile' if content['compiled'] else ''}",
         f"parameters {content['parameters_total']:,} ({content['parameters_non_embedding']:,} non-embedding): {groups}",
-        f"reach      {'unbounded' if reach is None else f'{reach:,} tokens of attention'}",
+        f"reach      attention {'unbounded' if reach is None else f'{reach:,} tokens'}, receptive field"
+        f" {'unbounded' if field is None else f'{field:,} tokens'}",
         f"state      {content['state_bytes']:,} bytes per sequence of the longest training length",
         f"training   {content['budget']['target']:,} {BUDGET_UNITS[content['budget']['kind']]}, at most"
         f" {content['training_flops']:.3g} FLOPs ({content['flop_convention']})",

@@ -101,6 +101,7 @@ _FACTS: dict[str, Check] = {
     "flops": record({"training_per_token": _COUNT}),
     "state_bytes": mapping(_COUNT),
     "attention_reach": optional(integer()),
+    "receptive_field": optional(integer()),
     "confounds": mapping(text),
     "notes": items(text),
 }

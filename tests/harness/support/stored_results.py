@@ -41,6 +41,7 @@ def result(model="near", seed=0, values=(0.9, 0.5), reach=4, **changes):
         "flops": {"training_per_token": 2.5e6, "convention": "", "sequence_length": 8},
         "state_bytes": {"8": 2048},
         "attention_reach": reach,
+        "receptive_field": None if reach is None else reach + 1,
         "confounds": {"depth": "1 layer", "mixer": model},
         "notes": ["chance is 1/8"],
         "tokens": 4321,
