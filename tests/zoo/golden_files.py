@@ -33,6 +33,10 @@ _SPELLINGS = (
 )
 
 
+# A file's hyperparameters.
+Config = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Golden:
     """A file: its hyperparameters, and its tensors by name.
@@ -109,6 +113,11 @@ class System:
         module = self.module(self.plugin, settings)
         module.load_state_dict(golden.part("param"), strict=True)
         return module
+
+
+def tails(inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Carried inputs of short convolutions, (batch, places, channels), apart and laid out (batch, channels, places)."""
+    return [tail.transpose(1, 2) for tail in inputs.split(list(sizes), dim=-1)]
 
 
 def errors(system: System, golden: Golden) -> dict[str, float]:

@@ -1,17 +1,16 @@
 """The table of systems that golden files are held against: one line each, and what the lines of a family share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from golden_files import System
+from decaying_systems import DECAYING_SYSTEMS
+from golden_files import Config, System, tails
 from torch import Tensor
 
 from seqbench.mixers import Tree
 from seqbench_baselines.delta_rule.delta_net import DeltaNetPlugin
 from seqbench_baselines.delta_rule.gated_deltanet import GatedDeltaNetPlugin
 from seqbench_baselines.delta_rule.kda import KimiDeltaAttentionPlugin
-
-Config = Mapping[str, Any]
 
 
 def renamed(names: Mapping[str, str], **further: Callable[[Config], Any]) -> Callable[[Config], dict[str, Any]]:
@@ -25,11 +24,6 @@ def renamed(names: Mapping[str, str], **further: Callable[[Config], Any]) -> Cal
         return found | {setting: compute(config) for setting, compute in further.items()}
 
     return settings
-
-
-def tails(inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Carried inputs of short convolutions, (batch, places, channels), apart and laid out (batch, channels, places)."""
-    return [tail.transpose(1, 2) for tail in inputs.split(list(sizes), dim=-1)]
 
 
 def _head_dim(config: Config) -> int:
@@ -69,4 +63,5 @@ SYSTEMS = (
     System("delta_net", DeltaNetPlugin, _with_gate, _delta_state),
     System("gated_deltanet", GatedDeltaNetPlugin, _DELTA_SETTINGS, _delta_state),
     System("kda", KimiDeltaAttentionPlugin, _with_floor, _delta_state),
+    *DECAYING_SYSTEMS,
 )

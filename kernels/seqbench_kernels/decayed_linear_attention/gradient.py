@@ -41,8 +41,8 @@ def attention_backward(
     after = None if state_gradient is None else state_gradient.reshape(by_initial.shape)
     for rows in row_groups(folded[0]):
         decays = decays_of(None if logs is None else logs[rows])
-        by_output, *tokens = (tensor[rows] for tensor in folded)
-        chunks = _Chunks(by_output, *tokens[:3], starts=starts[rows], end=ends[rows], decays=decays)
+        by_output, queries, keys, values = (tensor[rows] for tensor in folded)
+        chunks = _Chunks(by_output, queries, keys, values, starts[rows], ends[rows], decays)
         *parts, initial = chunks.gradients(has_initial_state, None if after is None else after[rows])
         for gradient, part in zip((*gradients, by_log), parts, strict=True):
             if part is not None:

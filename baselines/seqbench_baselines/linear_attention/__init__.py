@@ -1,0 +1,1 @@
+"""Decoders of linear attention: matrix memories that are added to, and fade in one way or another."""
