@@ -1,7 +1,8 @@
 """What the members of the family share: projections, a matrix per head, a normalised and gated output."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,8 @@ class LinearAttentionMixer(Mixer[Any]):
     """
 
     settings_class = LinearAttentionSettings
-    positions = ("rotary",)
+    positions: ClassVar[Sequence[str]] = ("rotary",)
+    g_proj: nn.Module
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)

@@ -14,6 +14,8 @@ from seqbench_baselines.mamba.convolution import causal_convolution
 
 # flash-linear-attention's layers divide the logarithm of a gate by it: at first a token keeps exp(-0.043) of the past.
 _GATE_NORMALIZER = 16
+# As wide in all as the model.
+_FOUR_HEADS = {"30m": {"head_dim": 112, "value_head_dim": 112}, "119m": {"head_dim": 224, "value_head_dim": 224}}
 
 
 class LinearAttention(LinearAttentionMixer):
@@ -35,10 +37,7 @@ class LinearAttentionPlugin(MixerPlugin):
     version = "1"
     classification = Classification("2006.16236", 2020, memory=("matrix",))
     mixer = LinearAttention
-    preset_settings = {  # noqa: RUF012 (a class-level constant of the contract)
-        "30m": {"head_dim": 112, "value_head_dim": 112},
-        "119m": {"head_dim": 224, "value_head_dim": 224},
-    }
+    preset_settings = _FOUR_HEADS
 
 
 class SimpleGLA(LinearAttentionMixer):
@@ -82,7 +81,7 @@ class SimpleGLA(LinearAttentionMixer):
         return convolved, chunk.newest(inputs, before, taps - 1)
 
 
-class SimpleGLAPlugin(LinearAttentionPlugin):
+class SimpleGLAPlugin(MixerPlugin):
     """Gated linear attention with one decay per head (after Yang et al., arXiv 2312.06635, section 4.4, and Mamba-2).
 
     S_t = d S_(t-1) + k v^T with d the sigmoid of a projection to the power 1/16, o_t = S_t^T q / sqrt(head_dim), and
@@ -94,6 +93,7 @@ class SimpleGLAPlugin(LinearAttentionPlugin):
     version = "1"
     classification = Classification("2312.06635", 2023, memory=("matrix",), written=("decay",))
     mixer = SimpleGLA
+    preset_settings = _FOUR_HEADS
 
 
 class Retention(LinearAttentionMixer):
