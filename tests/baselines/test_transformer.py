@@ -4,17 +4,17 @@ import pytest
 import torch
 from model_support import feed, largest_difference, random_tokens, stored_bytes, training_gradients
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from seqbench.accounting.counting import count_parameters
 from seqbench.contracts import with_settings
-from seqbench_baselines.transformer.modeling import DecoderForCausalLM
+from seqbench.mixers import MixerPlugin
 from seqbench_baselines.transformer.plugin import SlidingWindowPlugin, TransformerPlugin
 
 LENGTH = 80
 
 
-def build(plugin: TransformerPlugin, **changes: object) -> DecoderForCausalLM:
+def build(plugin: MixerPlugin, **changes: object) -> PreTrainedModel:
     config = with_settings(plugin.presets["tiny"], {name: str(value) for name, value in changes.items()}, "model")
     torch.manual_seed(0)
     model = plugin.build(config).eval()
@@ -27,7 +27,7 @@ def build(plugin: TransformerPlugin, **changes: object) -> DecoderForCausalLM:
     return model
 
 
-def plain_decoder(model: DecoderForCausalLM, tokens: Tensor, window: int | None) -> Tensor:
+def plain_decoder(model: PreTrainedModel, tokens: Tensor, window: int | None) -> Tensor:
     """Logits of one sequence in fp64: softmax over a matrix of scores, rotation by complex numbers."""
     config = model.config
     weights = {name.removeprefix("model."): tensor.detach().double() for name, tensor in model.named_parameters()}
@@ -39,7 +39,7 @@ def plain_decoder(model: DecoderForCausalLM, tokens: Tensor, window: int | None)
     turn = torch.polar(torch.ones_like(angles), angles)
 
     def norm(values: Tensor, name: str) -> Tensor:
-        size = (values.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt()
+        size = (values.square().mean(-1, keepdim=True) + config.norm_epsilon).sqrt()
         return values / size * weights[f"{name}.weight"]
 
     def rotate(heads: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def plain_decoder(model: DecoderForCausalLM, tokens: Tensor, window: int | None)
 @pytest.mark.parametrize("key_value_heads", [1, 2, 4])
 @pytest.mark.parametrize(("plugin", "window"), [(TransformerPlugin(), None), (SlidingWindowPlugin(), 4)])
 def test_logits_are_those_of_a_plain_softmax_decoder(
-    plugin: TransformerPlugin, window: int | None, key_value_heads: int
+    plugin: MixerPlugin, window: int | None, key_value_heads: int
 ) -> None:
     model = build(plugin, num_attention_heads=4, num_key_value_heads=key_value_heads)
     tokens = random_tokens(2, LENGTH, model.config.vocab_size)
@@ -102,7 +102,7 @@ def test_a_window_that_is_one_token_short_is_not_full_attention() -> None:
 @pytest.mark.parametrize("plugin", [TransformerPlugin(), SlidingWindowPlugin()], ids=lambda plugin: plugin.name)
 @pytest.mark.parametrize(("preset", "size"), [("30m", 29_934_592), ("119m", 118_970_368)])
 def test_presets_have_the_parameters_of_their_names_within_two_percent(
-    plugin: TransformerPlugin, preset: str, size: int
+    plugin: MixerPlugin, preset: str, size: int
 ) -> None:
     """The published PMNets of these names have `size` parameters."""
     with torch.device("meta"):
@@ -137,7 +137,7 @@ PLUGINS = [TransformerPlugin(), SlidingWindowPlugin()]
 @pytest.mark.parametrize("changes", [{}, {"attention_dropout": 0.4}], ids=["plain", "dropout"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_stores_less_and_changes_no_gradient(
-    plugin: TransformerPlugin, changes: dict[str, object], reentrant: bool
+    plugin: MixerPlugin, changes: dict[str, object], reentrant: bool
 ) -> None:
     model = build(plugin, **changes)
     tokens = random_tokens(2, LENGTH, model.config.vocab_size)
@@ -154,7 +154,7 @@ def test_gradient_checkpointing_stores_less_and_changes_no_gradient(
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_.*able. is deprecated")
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name)
-def test_a_checkpointed_layer_in_training_takes_no_state(plugin: TransformerPlugin) -> None:
+def test_a_checkpointed_layer_in_training_takes_no_state(plugin: MixerPlugin) -> None:
     model = build(plugin)
     tokens = random_tokens(2, LENGTH, model.config.vocab_size)
     model.gradient_checkpointing_enable()
@@ -168,7 +168,7 @@ def test_a_checkpointed_layer_in_training_takes_no_state(plugin: TransformerPlug
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name)
-def test_arguments_are_followed_or_refused(plugin: TransformerPlugin) -> None:
+def test_arguments_are_followed_or_refused(plugin: MixerPlugin) -> None:
     """Wrappers such as PEFT pass all arguments that they know, most of them as None."""
     model = build(plugin)
     tokens = random_tokens(2, 8, model.config.vocab_size)

@@ -27,6 +27,7 @@ from seqbench.mixers import (
 )
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.settings import settings_of
+from seqbench.mixers.state import owned
 
 
 class Pair(NamedTuple):
@@ -59,10 +60,10 @@ def test_what_cannot_be_carried_is_named() -> None:
 def test_a_stored_state_owns_its_memory_and_has_no_gradient() -> None:
     whole = torch.ones(2, 100, requires_grad=True) * 1.0
     state = MixerState()
-    state.store([whole[:, -1]], torch.tensor([3, 4]))
+    state.store([owned(whole[:, -1])], torch.tensor([3, 4]))
     [kept] = state.layers
     assert not kept.requires_grad and kept.untyped_storage().nbytes() == 8
-    state.store([kept], torch.tensor([1, 0]))
+    state.store([owned(kept)], torch.tensor([1, 0]))
     assert state.seen is not None and state.seen.tolist() == [4, 4] and state.layers[0] is not whole
     state.reorder_cache(torch.tensor([1, 1, 0]))
     assert state.layers[0].shape == (3,) and state.seen.tolist() == [4, 4, 4]

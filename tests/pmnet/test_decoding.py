@@ -1,25 +1,28 @@
 """Steps of one token: equal to the whole sequence at once, in place, and at the same cost wherever they stand."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from model_support import feed, largest_difference, random_tokens
+from model_support import feed, largest_difference, random_tokens, tensors_in
 from pmnet_support import DEEP, VOCABULARY, lively_pmnet
 from torch import Tensor, nn
 from torch.profiler import profile
+from transformers import PreTrainedModel
 
-from seqbench.nn import CausalLanguageModel, DecodingSteps
+from seqbench.nn import DecodingSteps
 from seqbench.plugins.kernels import forget_taken_paths, requested_paths, taken_paths
-from seqbench_baselines.transformer.modeling import DecoderConfig, DecoderForCausalLM
+from seqbench_baselines.transformer.plugin import SlidingWindowPlugin
 
 TOLERANCE = 1e-4
 
 
-def window_transformer(**changes: Any) -> DecoderForCausalLM:
+def window_transformer(**changes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = DecoderForCausalLM(DecoderConfig(**{"vocab_size": VOCABULARY, "sliding_window": 5, **changes}))
+    settings = {"vocab_size": VOCABULARY, "sliding_window": 5, **changes}
+    model = SlidingWindowPlugin().build(dataclasses.replace(SlidingWindowPlugin.presets["tiny"], **settings))
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.7 if "embed" in name else parameter.shape[1] ** -0.5)
@@ -34,7 +37,7 @@ def logits_of(model: nn.Module, tokens: Tensor, sizes: tuple[int, ...]) -> Tenso
     return feed(model, tokens, sizes)[0]
 
 
-MODELS: dict[str, Callable[[], CausalLanguageModel]] = {
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "window": window_transformer,
     "window of two, shared key/value heads": lambda: window_transformer(
         sliding_window=2, num_attention_heads=4, num_key_value_heads=2, head_dim=6
@@ -120,7 +123,7 @@ def test_a_step_takes_no_memory_but_for_what_it_returns(name: str) -> None:
     state = model(tokens[:, :20], use_cache=True).past_key_values
     for place in range(20, 23):
         model(tokens[:, place : place + 1], past_key_values=state, use_cache=True)
-    tensors = [*state.keys, *state.values, state.valid, state.seen, *getattr(state, "tables", [])]
+    tensors = list(tensors_in(state))
     addresses = [tensor.data_ptr() for tensor in tensors]
     newest = tokens[:, 23:24].contiguous()
     with profile(profile_memory=True) as profiled:
@@ -128,7 +131,7 @@ def test_a_step_takes_no_memory_but_for_what_it_returns(name: str) -> None:
     sizes = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     # Numbers from Python (the 2 in x * 2) are boxed in 4 or 8 bytes.
     assert [size for size in sizes if size > 8] == [returned.nbytes]
-    tensors = [*state.keys, *state.values, state.valid, state.seen, *getattr(state, "tables", [])]
+    tensors = list(tensors_in(state))
     assert [tensor.data_ptr() for tensor in tensors] == addresses
 
 

@@ -8,6 +8,7 @@ from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
 from seqbench.mixers.settings import LEARNED, MixerDecoderSettings
 from seqbench.mixers.state import MixerState, Tree, map_tensors
+from seqbench.mixers.window_state import WindowState
 
 __all__ = [
     "LEARNED",
@@ -22,6 +23,7 @@ __all__ = [
     "NoSettings",
     "ShortConvolution",
     "Tree",
+    "WindowState",
     "causal_taps",
     "layer_flops",
     "layer_state_bytes",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.mixers.state import Tree
+from seqbench.nn import rotary_tables
 
 
 class Handed(NamedTuple):
@@ -41,6 +42,7 @@ class Chunk:
         before: (batch,) int64, real tokens of each row in earlier calls.
         lengths: (batch,) int64, real tokens of each row in this call; None when every place is real.
         handed: what the layer before handed on besides the residual stream.
+        first: whether no row has had a token in an earlier call; `before` is then zero.
         attention: the implementation of attention that the user of transformers chose, "sdpa" unless said.
     """
 
@@ -48,6 +50,7 @@ class Chunk:
     before: Tensor
     lengths: Tensor | None
     handed: Handed = _NOTHING
+    first: bool = False
     attention: str = "sdpa"
     _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -60,6 +63,20 @@ class Chunk:
             with torch.no_grad():
                 self._shared[key] = compute()
         return self._shared[key]
+
+    def rotary(self, size: int, theta: float) -> tuple[Tensor, Tensor]:
+        """`rotary_tables` of the tokens' positions, (batch or 1, length, size), computed once per call."""
+        positions = self.positions[:1] if self.first else self.positions
+        return self.once(("rotary", size, theta), lambda: rotary_tables(positions, size, theta))
+
+    def prefix_valid(self, kept: int) -> Tensor | None:
+        """(batch, kept) bool, which of the places that `newest` keeps hold a token before this call; None if all do."""
+
+        def find() -> Tensor | None:
+            valid = torch.arange(kept, device=self.before.device) >= kept - self.before.unsqueeze(1)
+            return None if not torch.compiler.is_compiling() and bool(valid.all()) else valid
+
+        return self.once(("prefix_valid", kept), find)
 
     @property
     def positions(self) -> Tensor:

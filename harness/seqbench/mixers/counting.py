@@ -89,5 +89,7 @@ def _run(mixer: type[Mixer[Any]], settings: Any, length: int) -> Tree:
     with torch.device("meta"), torch.no_grad():
         layer = mixer(settings.hidden_size, settings).eval()
         ids = torch.zeros(1, length, dtype=torch.int64)
-        _, state, *_ = layer(torch.zeros(1, length, settings.hidden_size), None, Chunk(ids, ids[:, 0], None))
+        _, state, *_ = layer(
+            torch.zeros(1, length, settings.hidden_size), None, Chunk(ids, ids[:, 0], None, first=True)
+        )
     return state

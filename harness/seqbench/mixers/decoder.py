@@ -14,7 +14,7 @@ from seqbench.mixers.chunk import Chunk, Handed, causal_taps
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.settings import LEARNED
-from seqbench.mixers.state import MixerState, Tree
+from seqbench.mixers.state import MixerState, Tree, owned
 from seqbench.nn import (
     STATE_NAMES,
     BackboneOutput,
@@ -192,7 +192,8 @@ class MixerBackbone(nn.Module):
         """Normalised hidden states of packed tokens and the rows' auxiliary losses; the state, if any, moves on."""
         seen = None if state is None else state.seen
         before = input_ids.new_zeros(input_ids.shape[0]) if seen is None else seen
-        chunk = Chunk(input_ids, before, lengths, attention=self.config._attn_implementation or "sdpa")
+        attention = self.config._attn_implementation or "sdpa"
+        chunk = Chunk(input_ids, before, lengths, first=seen is None, attention=attention)
         hidden, carried = self._modules[self._names.embedding](input_ids), []  # type: ignore[misc]
         if self.learned_positions is not None:
             hidden = hidden + self.learned_positions(chunk)
@@ -200,7 +201,8 @@ class MixerBackbone(nn.Module):
         for depth, index in enumerate(self._order):
             hidden, after, handed = self.layers[index](hidden, earlier[depth], chunk)
             chunk = chunk.after(handed)
-            carried.append(after)
+            # At once: what is carried may be a part of what the layer has computed, and keep all of it in memory.
+            carried.append(None if state is None else owned(after))
         if state is not None:
             state.store(carried, chunk.added)
         return self._modules[self._names.final_norm](hidden), chunk.handed.auxiliary  # type: ignore[misc]

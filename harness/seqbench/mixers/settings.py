@@ -7,6 +7,7 @@ from typing import Any
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
 from seqbench.mixers.mixer import Mixer
+from seqbench.nn import LARGEST_DEPTH
 
 # The one position encoding that every decoder has.
 LEARNED = "learned"
@@ -18,7 +19,7 @@ class MixerDecoderSettings:
 
     vocab_size: int = setting(384, "token ids; follows from the task in a run", minimum=1)
     hidden_size: int = setting(64, "size of the residual stream", minimum=1)
-    num_hidden_layers: int = setting(4, "layers", minimum=1)
+    num_hidden_layers: int = setting(4, "layers", minimum=1, maximum=LARGEST_DEPTH)
     feed_forward: str = setting("swiglu", "what follows the mixer in a layer", choices=("swiglu", "none"))
     intermediate_size: int = setting(128, "width of the feed-forward layers, where there are any", minimum=1)
     short_convolution: int = setting(

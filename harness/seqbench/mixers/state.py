@@ -69,13 +69,18 @@ class MixerState(CarriedState):
         return self.layers or [None] * depth
 
     def store(self, layers: list[Tree], added: Tensor) -> None:
-        """Take what the layers carry after a chunk of `added` (batch,) real tokens a row.
-
-        Gradients are never carried from one call into the next (truncated backpropagation through time), and a part of
-        a larger tensor is copied, which would otherwise stay in memory whole.
-        """
-        self.layers = [map_tensors(_own, tree) for tree in layers]
+        """Take what the layers carry, as `owned` made it, after a chunk of `added` (batch,) real tokens a row."""
+        self.layers = layers
         self.seen = added if self.seen is None else self.seen + added
+
+
+def owned(tree: Tree) -> Tree:
+    """The tree in memory of its own, without gradients.
+
+    Gradients are never carried from one call into the next (truncated backpropagation through time), and a part of a
+    larger tensor is copied, which would otherwise stay in memory whole.
+    """
+    return map_tensors(_own, tree)
 
 
 def _own(tensor: Tensor) -> Tensor:

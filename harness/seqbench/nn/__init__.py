@@ -2,8 +2,9 @@
 make a model one of transformers: `generate` from a carried state, strict loading, a head.
 """
 
-from seqbench.nn.attention import Attention
-from seqbench.nn.cache import AttentionCache, ChunkPlan, advance, plan_chunk
+from seqbench.nn.alibi import alibi_slopes, head_windows, score_mask
+from seqbench.nn.attention import Attention, AttentionParts
+from seqbench.nn.cache import AttentionCache, ChunkPlan, KeyValueRing, advance, plan_chunk
 from seqbench.nn.calls import (
     STATE_NAME,
     STATE_NAMES,
@@ -35,6 +36,7 @@ from seqbench.nn.settings import (
     DecoderSettings,
     at_width,
     attended_pairs,
+    attention_flops,
     attention_state_bytes,
     decoder_flops,
     decoder_parameter_group,
@@ -48,6 +50,7 @@ __all__ = [
     "STATE_NAMES",
     "Attention",
     "AttentionCache",
+    "AttentionParts",
     "BackboneOutput",
     "CarriedState",
     "CarriedStateGeneration",
@@ -58,6 +61,7 @@ __all__ = [
     "DecoderPreTrainedModel",
     "DecoderSettings",
     "DecodingSteps",
+    "KeyValueRing",
     "RMSNorm",
     "RowPacking",
     "StateUnderBothNames",
@@ -65,13 +69,16 @@ __all__ = [
     "SwiGLU",
     "Workspace",
     "advance",
+    "alibi_slopes",
     "apply_rotary",
     "at_width",
     "attended_pairs",
+    "attention_flops",
     "attention_state_bytes",
     "decoder_flops",
     "decoder_parameter_group",
     "evaluation_mode",
+    "head_windows",
     "kept_positions",
     "name_both_ways",
     "pack_rows",
@@ -79,6 +86,7 @@ __all__ = [
     "refuse_state_with_checkpointing",
     "rms_norm",
     "rotary_tables",
+    "score_mask",
     "shared_fields",
     "state_argument",
     "state_of",

@@ -5,6 +5,7 @@ the cache are distances in real tokens whatever padding a chunk had. Only steps 
 turned: they write over the oldest place instead of moving all others, and the next chunk turns the cache back.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +15,44 @@ from seqbench.nn.padding import RowPacking
 from seqbench.nn.state import CarriedState
 
 
+class KeyValueRing(CarriedState):
+    """What steps of one token (decoding.py) ask of a state, and change in place: windows of keys and values.
+
+    Attributes:
+        window: attention window in tokens (self included); None keeps every token.
+        valid: (batch, kept tokens) bool, which places hold a token; None until the first chunk is stored.
+        oldest: the place of the oldest token; not the first one only after steps of one token.
+    """
+
+    window: int | None
+    valid: Tensor | None
+    oldest: int
+
+    @property
+    def kept(self) -> int:
+        """Number of places held per layer."""
+        return 0 if self.valid is None else self.valid.shape[1]
+
+    @abstractmethod
+    def held(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, (batch, key/value heads, kept tokens, head_dim) each."""
+
+    def write_oldest(self, layer_index: int, key: Tensor, value: Tensor) -> None:
+        """Put a row's newest key and value, (batch, key/value heads, head_dim), in place of its oldest."""
+        keys, values = self.held(layer_index)
+        keys[:, :, self.oldest] = key
+        values[:, :, self.oldest] = value
+
+    def advance_one(self) -> None:
+        """Record that every layer has written one token by `write_oldest`."""
+        assert self.valid is not None and self.seen is not None
+        self.valid[:, self.oldest] = True
+        self.oldest = (self.oldest + 1) % self.kept
+        self.seen.add_(1)
+
+
 @dataclass
-class AttentionCache(CarriedState):
+class AttentionCache(KeyValueRing):
     """Keys and values of all layers of a decoder.
 
     Attributes:
@@ -35,10 +72,9 @@ class AttentionCache(CarriedState):
     ragged: bool = False
     oldest: int = 0
 
-    @property
-    def kept(self) -> int:
-        """Number of places held per layer."""
-        return 0 if self.valid is None else self.valid.shape[1]
+    def held(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer."""
+        return self.keys[layer_index], self.values[layer_index]
 
     def reorder_cache(self, beam_index: Tensor) -> None:
         """Keep the rows `beam_index`, in that order (beam search)."""
@@ -48,18 +84,6 @@ class AttentionCache(CarriedState):
             self.valid = self.valid.index_select(0, beam_index)
         if self.seen is not None:
             self.seen = self.seen.index_select(0, beam_index)
-
-    def write_oldest(self, layer_index: int, key: Tensor, value: Tensor) -> None:
-        """Put a row's newest key and value, (batch, key/value heads, head_dim), in place of its oldest."""
-        self.keys[layer_index][:, :, self.oldest] = key
-        self.values[layer_index][:, :, self.oldest] = value
-
-    def advance_one(self) -> None:
-        """Record that every layer has written one token by `write_oldest`."""
-        assert self.valid is not None and self.seen is not None
-        self.valid[:, self.oldest] = True
-        self.oldest = (self.oldest + 1) % self.kept
-        self.seen.add_(1)
 
     def align(self) -> None:
         """Turn the places back so that the newest token is in the last one."""

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqbench.nn.attention import Attention
-from seqbench.nn.cache import AttentionCache
+from seqbench.nn.attention import AttentionParts
+from seqbench.nn.cache import KeyValueRing
 from seqbench.nn.layers import RMSNorm, SwiGLU
 from seqbench.plugins.kernels import DECODING_STEP, find_operation
 
@@ -89,12 +89,11 @@ class DecodingSteps:
             (parent, name, child) for parent in backbone.modules() for name, child in parent.named_children()
         ]
         self._all_known = all(type(child) in self.known for _, _, child in self._places if child._parameters)
-        self._head_dim = head_dim
-        self._frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        self._head_dim, self._theta = head_dim, theta
         self._workspace: Workspace | None = None
         self._rows = 0
 
-    def fits(self, backbone: Any, tokens: Tensor, cache: AttentionCache | None) -> bool:
+    def fits(self, backbone: Any, tokens: Tensor, cache: KeyValueRing | None) -> bool:
         """Whether a call may be answered by a step: it has one token a row, needs no gradient, and the cache is full.
 
         Full of places, that is: some may hold no token yet. Whoever asked for a path of an operation, or for an
@@ -109,7 +108,7 @@ class DecodingSteps:
         if backbone.config._attn_implementation != "sdpa" or any(map(_is_requested, self._operations)):
             return False
         weight = cast(nn.Embedding, backbone.embed_tokens).weight
-        kept = cache.keys[0]
+        kept, _ = cache.held(0)
         if kept.dtype != weight.dtype or kept.device != weight.device or not self._all_known:
             return False
         if kept.is_inference() and not torch.is_inference_mode_enabled():
@@ -128,14 +127,16 @@ class DecodingSteps:
             self.feed_forward(work, layer, hidden)
         return self.finish(work, backbone, cache, hidden)
 
-    def start(self, backbone: nn.Module, tokens: Tensor, cache: AttentionCache) -> tuple[Workspace, Tensor]:
+    def start(self, backbone: nn.Module, tokens: Tensor, cache: KeyValueRing) -> tuple[Workspace, Tensor]:
         """The workspace, and the embedded tokens, (rows, hidden_size): the buffer that the layers add to."""
         weight = cast(nn.Embedding, backbone.embed_tokens).weight
         work = self._workspace
         if work is None or self._rows != len(tokens) or (work.device, work.dtype) != (weight.device, weight.dtype):
             work = self._workspace = Workspace(weight.device, weight.dtype)
             self._rows = len(tokens)
-            self._frequencies = self._frequencies.to(weight.device)
+            # Here and not before: a model may be made on one device and filled on another.
+            exponents = torch.arange(0, self._head_dim, 2, dtype=torch.float64, device=weight.device) / self._head_dim
+            self._frequencies = self._theta**-exponents
         assert cache.seen is not None and cache.valid is not None
         hidden = work.buffer("hidden", len(tokens), weight.shape[1])
         torch.index_select(weight, 0, tokens.view(-1), out=hidden)
@@ -144,9 +145,9 @@ class DecodingSteps:
         torch.logical_not(cache.valid, out=unseen)
         return work, hidden
 
-    def attend(self, work: Workspace, layer: Any, index: int, cache: AttentionCache, hidden: Tensor) -> None:
+    def attend(self, work: Workspace, layer: Any, index: int, cache: KeyValueRing, hidden: Tensor) -> None:
         """Add the attention of layer `index` to `hidden` (rows, hidden_size), and write its key and value."""
-        attention = cast(Attention, layer.self_attn)
+        attention = cast(AttentionParts, layer.self_attn)
         size, rows = self._head_dim, len(hidden)
         normalised = work.normalise("attention norm", layer.input_layernorm, hidden)
         query = work.project("query", attention.q_proj, normalised).view(rows, -1, size)
@@ -154,7 +155,7 @@ class DecodingSteps:
         value = work.project("value", attention.v_proj, normalised).view(rows, -1, size)
         query = self._rotate(work, "query", work.normalise("query norm", attention.q_norm, query))
         key = self._rotate(work, "key", work.normalise("key norm", attention.k_norm, key))
-        mixed = _mix_window(work, query, key, value, cache.keys[index], cache.values[index])
+        mixed = _mix_window(work, query, key, value, *cache.held(index))
         hidden.add_(work.project("attention out", attention.o_proj, mixed.view(rows, -1)))
         cache.write_oldest(index, key, value)
 
@@ -166,7 +167,7 @@ class DecodingSteps:
         gate.mul_(work.project("up", feed_forward.up_proj, normalised))
         hidden.add_(work.project("down", feed_forward.down_proj, gate))
 
-    def finish(self, work: Workspace, backbone: Any, cache: AttentionCache, hidden: Tensor) -> Tensor:
+    def finish(self, work: Workspace, backbone: Any, cache: KeyValueRing, hidden: Tensor) -> Tensor:
         """The normalised hidden states, (rows, 1, hidden_size), a tensor of its own; the cache has moved on."""
         cache.advance_one()
         for name in self._operations:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from seqbench.contracts import check_settings, setting
 from seqbench.errors import RequestError
@@ -48,18 +48,24 @@ def attended_pairs(length: int, window: int | None) -> int:
     return width * (width + 1) // 2 + (length - width) * width
 
 
+def attention_flops(settings: Any, length: int, pairs: int) -> int:
+    """Forward FLOPs of one attention layer for one sequence: projections, and that many query-key pairs of all heads.
+
+    2 per multiply-accumulate. `settings` has hidden_size, num_attention_heads, num_key_value_heads and head_dim.
+    """
+    heads = 2 * settings.num_attention_heads + 2 * settings.num_key_value_heads
+    return 2 * settings.head_dim * (length * settings.hidden_size * heads + 2 * pairs)
+
+
 def decoder_flops(settings: DecoderSettings, length: int, window: int | None) -> dict[str, int]:
     """Forward matrix-multiplication FLOPs of the backbone for one sequence, by component.
 
     2 per multiply-accumulate; attention counts the query-key pairs inside the mask.
     """
     hidden, layers = settings.hidden_size, settings.num_hidden_layers
-    width = settings.num_attention_heads * settings.head_dim
-    key_value_width = settings.num_key_value_heads * settings.head_dim
-    projections = 2 * hidden * width + 2 * hidden * key_value_width
-    pairs = attended_pairs(length, window)
+    pairs = settings.num_attention_heads * attended_pairs(length, window)
     return {
-        "attention": 2 * layers * (length * projections + 2 * pairs * width),
+        "attention": layers * attention_flops(settings, length, pairs),
         "mlp": 2 * layers * length * 3 * hidden * settings.intermediate_size,
         "head": 2 * length * hidden * settings.vocab_size,
     }
