@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One process per core; tests of one file share what they set up.
-WORKERS := --numprocesses auto --dist loadfile
+# One process per core; tests of one file share what they set up (tests/conftest.py).
+WORKERS := --numprocesses auto --dist loadgroup
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: run test slow gpu transformers lint types imports

@@ -15,6 +15,16 @@ hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=
 hypothesis.settings.load_profile("reproducible")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes share the tests out by file, whose set-up is made once; the contract's by plugin, of which there are
+    many.
+    """
+    for item in items:
+        of_plugin = getattr(item, "callspec", None) if item.path.name == "test_model_contract.py" else None
+        part = of_plugin.params.get("name", "") if of_plugin is not None else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {part}".strip()))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def single_thread() -> None:
     """Tiny tensors: a second thread costs more than it brings, and sums keep their order."""
