@@ -7,11 +7,20 @@ import torch
 from torch import Tensor
 
 from seqbench_kernels.arguments import require_shapes
-from seqbench_kernels.delta_rule.flops import forward_flops
+from seqbench_kernels.delta_rule.flops import backward_flops, forward_flops
+from seqbench_kernels.delta_rule.operators import delta_rule_chunked
 from seqbench_kernels.delta_rule.reference import delta_rule_reference
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 
-__all__ = ["OPERATION", "delta_rule", "delta_rule_path", "delta_rule_reference", "forward_flops"]
+__all__ = [
+    "OPERATION",
+    "backward_flops",
+    "delta_rule",
+    "delta_rule_chunked",
+    "delta_rule_path",
+    "delta_rule_reference",
+    "forward_flops",
+]
 
 
 def delta_rule(
@@ -57,8 +66,13 @@ def delta_rule_path(device: torch.device | str) -> str:
     return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
 
 
-_PATHS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {REFERENCE: delta_rule_reference}
+_CHUNKED = "cpu"
+_PATHS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    _CHUNKED: delta_rule_chunked,
+    REFERENCE: delta_rule_reference,
+}
 _WORDS = {
+    _CHUNKED: "delta rule by matrix products over chunks",
     REFERENCE: "delta rule by its reference, one token at a time",
 }
 
@@ -84,7 +98,8 @@ def _cases(device: torch.device) -> Mapping[str, Callable[[], tuple[Any, ...]]]:
 OPERATION = Operation(
     "delta_rule",
     delta_rule,
-    (Path(REFERENCE),),
+    # The chunked path is written for CPU and serves other devices too.
+    (Path(_CHUNKED), Path(REFERENCE, by_default=False)),
     _cases,
 )
 

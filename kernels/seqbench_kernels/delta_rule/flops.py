@@ -1,7 +1,7 @@
 """FLOPs of the chunked delta rule's matrix products and triangular systems, 2 per multiply-accumulate."""
 
 # Tokens of a chunk at most. A decay per channel makes a tensor of chunk x chunk x key_size, and so shorter chunks.
-LONGEST_CHUNK = {False: 64, True: 16}
+LONGEST_CHUNK = {False: 32, True: 16}
 
 
 def chunks_of(length: int, per_channel: bool) -> tuple[int, int]:
@@ -22,3 +22,17 @@ def forward_flops(length: int, heads: int, key_size: int, value_size: int, per_c
     transition = 2 * size * key_size * (key_size + value_size) + 2 * key_size * key_size * value_size
     outputs = 4 * size * key_size * value_size + 2 * size * size * value_size
     return heads * count * (scores + system + transition + outputs)
+
+
+def backward_flops(length: int, heads: int, key_size: int, value_size: int, per_channel: bool) -> int:
+    """Of the backward pass of one row, which computes everything but the outputs again."""
+    count, size = chunks_of(length, per_channel)
+    pair, triangle = 2 * size * size, size * size
+    again = 2 * pair * key_size + triangle * (key_size + value_size) + 2 * size * key_size * (key_size + value_size)
+    # Errors; their gradients, and that of the state, by way of outputs; those of the states after chunks; what comes
+    # from all of them to reads, writes and solutions.
+    by_state = 2 * size * key_size * value_size * 7 + 2 * key_size * key_size * value_size
+    by_pairs = pair * (2 * value_size + (key_size + value_size)) + triangle * (key_size + value_size)
+    # P and A: each with a gradient of what asks and of what is asked.
+    by_scores = 4 * pair * key_size
+    return heads * count * (again + by_state + by_pairs + by_scores)
