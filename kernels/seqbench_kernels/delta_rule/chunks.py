@@ -74,6 +74,15 @@ def taken(piece: Piece, tensor: Tensor) -> Tensor:
     return laid.flatten(1, 2).contiguous()
 
 
+def tokens_taken(piece: Piece, tokens: Tokens) -> Tokens:
+    """All of them, laid out."""
+    query, key, value, strength = (
+        taken(piece, tensor) for tensor in (tokens.query, tokens.key, tokens.value, tokens.strength)
+    )
+    log_decay = None if tokens.log_decay is None else taken(piece, tokens.log_decay)
+    return Tokens(query, key, value, log_decay, strength)
+
+
 def put(piece: Piece, values: Tensor, target: Tensor) -> None:
     """The way back: (chunks, streams, size, ...) into (batch, length, heads, ...)."""
     part = target[piece.rows, piece.tokens]

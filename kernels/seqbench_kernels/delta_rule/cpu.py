@@ -8,7 +8,7 @@ state is computed first, as M S + N, for all chunks at once; one small product a
 import torch
 from torch import Tensor
 
-from seqbench_kernels.delta_rule.chunks import Tokens, pieces_of, put, taken
+from seqbench_kernels.delta_rule.chunks import Tokens, pieces_of, put, tokens_taken
 from seqbench_kernels.delta_rule.flops import chunks_of
 from seqbench_kernels.delta_rule.inside import Inside, inside
 
@@ -41,8 +41,7 @@ def rule_forward(
         state = key.new_zeros(final[rows].shape) if initial_state is None else initial_state[rows]
         state = state.reshape(-1, key_size, value_size)
         for piece in pieces:
-            laid = Tokens(*(None if part is None else taken(piece, part) for part in tokens))
-            chunk = inside(laid)
+            chunk = inside(tokens_taken(piece, tokens))
             states = _states(chunk, state)
             put(piece, _outputs(chunk, states[:-1]), outputs)
             if keep:

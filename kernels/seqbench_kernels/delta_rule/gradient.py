@@ -8,7 +8,7 @@ the end of the chunk, of those of the sums G.
 import torch
 from torch import Tensor
 
-from seqbench_kernels.delta_rule.chunks import Tokens, pieces_of, put, taken
+from seqbench_kernels.delta_rule.chunks import Tokens, pieces_of, put, taken, tokens_taken
 from seqbench_kernels.delta_rule.inside import Inside, inside
 
 
@@ -34,7 +34,7 @@ def rule_backward(
         after = torch.zeros_like(initial[rows]) if final_gradient is None else final_gradient[rows]
         after = after.flatten(0, 1)
         for piece in reversed(pieces):
-            laid = Tokens(*(None if part is None else taken(piece, part) for part in tokens))
+            laid = tokens_taken(piece, tokens)
             states = starts[piece.chunks, rows].flatten(1, 2)
             found, after = _piece_backward(laid, states, taken(piece, outputs_gradient), after)
             for values, target in zip(found, gradients, strict=True):
@@ -78,7 +78,7 @@ def _piece_backward(tokens: Tokens, states: Tensor, out: Tensor, after: Tensor) 
     system_gradient = system_gradient.mul_(-strength)
     asked_gradient, value_gradient = (right_gradient * strength).split((key_size, out.shape[-1]), dim=-1)
     query_gradient, plus, minus = _through_scores(tokens, chunk, scores_gradient, system_gradient)
-    if chunk.decays is None:
+    if chunk.decays is None or tokens.log_decay is None:
         key_gradient = plus + minus + asked_gradient + written_gradient
         return Tokens(query_gradient + read_gradient, key_gradient, value_gradient, None, strength_gradient), after
     query_gradient += read_gradient * chunk.decays.from_start

@@ -100,13 +100,15 @@ for _device in ("cpu", "cuda"):
 def _forward_formula(*arguments: Any, out_shape: Any = None) -> int:
     """Of the operator's arguments, shapes in place of tensors; the other formula likewise."""
     _, key, value, log_decay, *_ = arguments
-    return key[0] * forward_flops(*key[1:], value[-1], _per_channel(log_decay))
+    batch, length, heads, key_size = key
+    return batch * forward_flops(length, heads, key_size, value[-1], _per_channel(log_decay))
 
 
 @register_flop_formula(torch.ops.seqbench.delta_rule_backward)
 def _backward_formula(*arguments: Any, out_shape: Any = None) -> int:
     _, _, _, key, value, log_decay, *_ = arguments
-    return key[0] * backward_flops(*key[1:], value[-1], _per_channel(log_decay))
+    batch, length, heads, key_size = key
+    return batch * backward_flops(length, heads, key_size, value[-1], _per_channel(log_decay))
 
 
 def _per_channel(log_decay: Any) -> bool:
