@@ -1,0 +1,1 @@
+"""Decoders of the recurrent layers that torch has."""

@@ -1,0 +1,1 @@
+"""Decoders of linear, time-invariant state spaces with complex diagonal transitions."""

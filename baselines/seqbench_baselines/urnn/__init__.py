@@ -1,0 +1,1 @@
+"""A decoder of recurrent layers whose transition is unitary."""
