@@ -70,8 +70,9 @@ def files_of(name: str) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.iterdir()) if own.fullmatch(path.name)]
 
 
-def one_mixer(plugin: type[MixerPlugin], settings: Any) -> nn.Module:
+def one_mixer(plugin: type[MixerPlugin], settings: Any, config: Config) -> nn.Module:
     """The plugin's mixer."""
+    del config
     return plugin.mixer(settings.hidden_size, settings)
 
 
@@ -93,7 +94,7 @@ class System:
         plugin: whose mixer it is.
         settings: a file's hyperparameters -> the plugin's settings; hidden_size is that of the input.
         state: what the mixer carries -> the tensors of state.NAME, as the file lays them out.
-        module: plugin and settings -> the module that a file describes, where that is not one mixer.
+        module: plugin, settings and a file's hyperparameters -> the module it describes, where that is not one mixer.
         run: calls it with the inputs, the state, and the number of tokens before, where that is not one mixer.
         differentiated: the inputs that have gradients.
     """
@@ -102,7 +103,7 @@ class System:
     plugin: type[MixerPlugin]
     settings: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     state: Callable[[Tree], Mapping[str, Tensor]]
-    module: Callable[[type[MixerPlugin], Any], nn.Module] = one_mixer
+    module: Callable[[type[MixerPlugin], Any, Config], nn.Module] = one_mixer
     run: Callable[[Any, Mapping[str, Tensor], Tree, int], tuple[Tensor, Tree]] = run_mixer
     differentiated: Sequence[str] = ("x",)
 
@@ -110,7 +111,7 @@ class System:
         """The module with the file's parameters; every name of one is a name of the other."""
         width = golden.tensors["in.x"].shape[-1]
         settings = self.plugin.config_class(**{"hidden_size": width, **self.settings(golden.config)})
-        module = self.module(self.plugin, settings)
+        module = self.module(self.plugin, settings, golden.config)
         module.load_state_dict(golden.part("param"), strict=True)
         return module
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from classical_systems import CLASSICAL_SYSTEMS
 from decaying_systems import DECAYING_SYSTEMS
 from golden_files import Config, System, tails
 from torch import Tensor
@@ -64,4 +65,5 @@ SYSTEMS = (
     System("gated_deltanet", GatedDeltaNetPlugin, _DELTA_SETTINGS, _delta_state),
     System("kda", KimiDeltaAttentionPlugin, _with_floor, _delta_state),
     *DECAYING_SYSTEMS,
+    *CLASSICAL_SYSTEMS,
 )

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqbench_baselines.precision import full_precision
+
 # Tokens of a chunk at most: a state costs that many products a token.
 CHUNK = 32
 
@@ -66,7 +68,7 @@ def diagonal_recurrence(growth: Tensor, angle: Tensor, inputs: Tensor, before: T
     Returns:
         (batch, length, 2, states), the state after every token.
     """
-    with torch.autocast(inputs.device.type, enabled=False):
+    with full_precision(inputs):
         return _in_chunks(growth, angle, inputs, before)
 
 

@@ -12,6 +12,7 @@ from transformers import initialization as init
 from seqbench.contracts import Classification, setting
 from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, MixerPlugin, Tree
+from seqbench_baselines.precision import full_precision
 from seqbench_baselines.state_spaces.output import StateSpace
 from seqbench_baselines.state_spaces.recurrence import chunks_of, exponential_less_one, powers_of, toeplitz
 from seqbench_baselines.state_spaces.s5 import LARGEST_STEP, SMALLEST_STEP
@@ -49,7 +50,7 @@ class S4D(StateSpace):
         """The states after the last real token are carried on, (batch, hidden_size, channel_states / 2, 2)."""
         inputs = hidden.float()
         before = inputs.new_zeros(inputs.shape[0], *self.C.shape) if state is None else state
-        with torch.autocast(hidden.device.type, enabled=False):
+        with full_precision(inputs):
             read, after = self._scan(chunk.fill(inputs, 0.0), before, chunk)
         return self.gated(read, hidden.dtype), after
 

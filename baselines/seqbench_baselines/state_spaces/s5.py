@@ -88,8 +88,8 @@ class S5Plugin(MixerPlugin):
     """S5 (Smith et al., arXiv 2208.04933): one state space with diagonal complex transitions for all channels.
 
     s_t = exp(l d) s_(t-1) + (exp(l d) - 1) / l B x_t, y_t = 2 Re(C s_t) + D x_t, and a gated map of gelu(y). Nothing of
-    it depends on what the tokens say. Our readings: gelu with the error function, the option that gates by a second map,
-    the kit's block around it. The authors train eigenvalues and steps at a lower rate; here it is one for all.
+    it depends on what the tokens say. Our readings: gelu with the error function, the option that gates by a second
+    map, the kit's block around it. The authors train eigenvalues and steps at a lower rate; here it is one for all.
     """
 
     name = "s5"

@@ -13,6 +13,7 @@ from transformers import initialization as init
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
+from seqbench_baselines.precision import full_precision
 
 # Inside the root of a complex number's size, whose gradient at 0 would be infinite.
 _LEAST_SQUARE = 1e-12
@@ -48,15 +49,12 @@ class URNN(Mixer[Any]):
 
     def initialise(self) -> None:
         """Phases and reflections as in the paper; the rest as in the authors' code."""
-        states, width = self.settings.state_size, self.hidden_size
+        states = self.settings.state_size
         init.uniform_(self.theta, -math.pi, math.pi)
         init.uniform_(self.reflection, -1.0, 1.0)
-        for parameter, sizes in (
-            (self.V_re, states + width),
-            (self.V_im, states + width),
-            (self.U, 2 * states + width),
-        ):
-            init.uniform_(parameter, -((6 / sizes) ** 0.5), (6 / sizes) ** 0.5)
+        for parameter in (self.V_re, self.V_im, self.U):
+            bound = (6 / sum(parameter.shape)) ** 0.5
+            init.uniform_(parameter, -bound, bound)
         init.uniform_(self.h0, -((3 / states) ** 0.5), (3 / states) ** 0.5)
         init.uniform_(self.b_mod, -0.01, 0.01)
         init.zeros_(self.b_out)
@@ -75,7 +73,7 @@ class URNN(Mixer[Any]):
         size = self.settings.state_size
         before = self.h0.float().expand(hidden.shape[0], -1, -1) if state is None else state
         driven = F.linear(hidden, torch.cat((self.V_re, self.V_im))).float()
-        with torch.autocast(hidden.device.type, enabled=False):
+        with full_precision(driven):
             # Real parts before imaginary ones, rows of W's real form: the image of 1, and that of i beside it.
             image = self.transition(torch.eye(size, device=hidden.device, dtype=torch.complex64).to(self._complex()))
             matrix = torch.cat(
