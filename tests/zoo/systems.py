@@ -6,6 +6,7 @@ from typing import Any
 from classical_systems import CLASSICAL_SYSTEMS
 from decaying_systems import DECAYING_SYSTEMS
 from golden_files import Config, System, tails
+from phase_systems import PHASE_SYSTEMS
 from torch import Tensor
 
 from seqbench.mixers import Tree
@@ -66,4 +67,5 @@ SYSTEMS = (
     System("kda", KimiDeltaAttentionPlugin, _with_floor, _delta_state),
     *DECAYING_SYSTEMS,
     *CLASSICAL_SYSTEMS,
+    *PHASE_SYSTEMS,
 )

@@ -24,7 +24,8 @@ class RecurrentLayer(Mixer[Any]):
     """A recurrent layer of torch, and a linear map out of its state."""
 
     settings_class = RecurrentSettings
-    layer: ClassVar[type[nn.RNNBase]]
+    # Of size of input and state, and whether the batch comes first.
+    layer: ClassVar[Any]
     # Maps of the input and of the state each, one below the other in torch's weights.
     gates: ClassVar[int]
     # What is carried on: states of one kind each.

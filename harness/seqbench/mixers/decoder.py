@@ -1,7 +1,7 @@
 """The decoder around a mixer: everything of a language model that is not the mixing of tokens."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,14 @@ class Steps(Protocol):
         """Normalised hidden states (rows, 1, hidden_size), the state having moved on; None where it does not fit."""
 
 
+@runtime_checkable
+class Initialised(Protocol):
+    """A module that gives its own parameters their first values, through transformers.initialization."""
+
+    def initialise(self) -> None:
+        """As `Mixer.initialise`."""
+
+
 class Design(Protocol):
     """What a decoder asks its plugin."""
 
@@ -48,6 +56,14 @@ class Design(Protocol):
     @classmethod
     def order(cls, settings: Any) -> Sequence[int]:
         """Which layer runs at each depth."""
+
+    @classmethod
+    def embedding_norm(cls, settings: Any) -> nn.Module | None:
+        """What embeddings go through before the first layer."""
+
+    @classmethod
+    def final_norm(cls, settings: Any) -> nn.Module | None:
+        """What the last layer's output goes through before the head; None for a norm as the settings say."""
 
     @classmethod
     def empty_state(cls, settings: Any) -> MixerState:
@@ -155,7 +171,8 @@ class MixerBackbone(nn.Module):
             design.layer_class(mixer(settings.hidden_size, settings), settings) for mixer in design.mixers(settings)
         )
         self._order = tuple(design.order(settings))
-        self.add_module(names.final_norm, _norm(settings))
+        self.embedding_norm = design.embedding_norm(settings)
+        self.add_module(names.final_norm, design.final_norm(settings) or _norm(settings))
         learned = settings.position_encoding == LEARNED
         self.learned_positions = LearnedPositions(settings) if learned else None
         # The quicker way knows nothing of the table.
@@ -197,6 +214,8 @@ class MixerBackbone(nn.Module):
         hidden, carried = self._modules[self._names.embedding](input_ids), []  # type: ignore[misc]
         if self.learned_positions is not None:
             hidden = hidden + self.learned_positions(chunk)
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
         earlier = [None] * len(self._order) if state is None else state.open(len(self._order))
         for depth, index in enumerate(self._order):
             hidden, after, handed = self.layers[index](hidden, earlier[depth], chunk)
@@ -223,7 +242,7 @@ class MixerForCausalLM(CausalLanguageModel):
             # As torch initialises a convolution per channel of so many taps: uniform, of variance 1 / (3 x taps).
             bound = module.taps.shape[1] ** -0.5
             init.uniform_(module.taps, -bound, bound)
-        elif isinstance(module, Mixer):
+        elif isinstance(module, Initialised):
             module.initialise()
 
 

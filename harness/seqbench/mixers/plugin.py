@@ -79,6 +79,16 @@ class MixerPlugin(ModelPlugin[Any]):
         return [cls.mixer] * settings.num_hidden_layers
 
     @classmethod
+    def embedding_norm(cls, settings: Any) -> nn.Module | None:
+        """What embeddings go through before the first layer; nothing, as it stands."""
+        del settings
+
+    @classmethod
+    def final_norm(cls, settings: Any) -> nn.Module | None:
+        """What stands before the head; None, as it stands, for a norm as the settings say."""
+        del settings
+
+    @classmethod
     def empty_state(cls, settings: Any) -> MixerState:
         """The state before the first token."""
         del settings

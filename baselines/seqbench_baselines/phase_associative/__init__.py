@@ -1,0 +1,1 @@
+"""Phase-Associative Memory in complex numbers, and its counterpart in real ones."""
