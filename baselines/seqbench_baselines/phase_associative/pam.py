@@ -1,7 +1,6 @@
 """The plugin `pam`."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,15 @@ from transformers import initialization as init
 from seqbench.contracts import Classification, Flops, setting
 from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
-from seqbench_baselines.phase_associative.block import ScaledLayer
-from seqbench_baselines.phase_associative.complex_layers import ComplexGatedUnit, ComplexLinear, ComplexNorm, size_of
+from seqbench_baselines.phase_associative.block import ComplexLayer
+from seqbench_baselines.phase_associative.complex_layers import ComplexLinear, ComplexNorm, size_of
+from seqbench_baselines.phase_associative.rotations import as_complex, channel_rotations, turned
 from seqbench_kernels.decayed_linear_attention import (
     decayed_linear_attention,
     decayed_linear_attention_path,
     forward_flops,
 )
 
-ROTARY_BASE = 10000.0
 # Below it a decay is 0 in fp32; its logarithm stays finite.
 _LEAST_DECAY = 1e-30
 
@@ -41,7 +40,7 @@ class PhaseAssociativeMemory(Mixer[Any]):
     """
 
     settings_class = PAMSettings
-    defaults: Mapping[str, Any] = {"position_encoding": "rotary", "intermediate_size": 96}
+    defaults = {"position_encoding": "rotary", "intermediate_size": 96}  # noqa: RUF012
     positions = ("rotary",)
     parameter_groups = {"": "memory"}  # noqa: RUF012
 
@@ -63,15 +62,15 @@ class PhaseAssociativeMemory(Mixer[Any]):
         parts = self.qkv_proj(hidden).float().unflatten(-1, (2, 3, *heads))
         query, key, value = (parts[:, :, :, index] for index in range(3))
         if self.settings.position_encoding == "rotary":
-            tables = chunk.once(("complex rotary", heads[1]), lambda: rotation_of(chunk.positions, heads[1]))
-            query, key = _turned(query, tables), _turned(key, tables)
+            tables = channel_rotations(chunk, heads[1])
+            query, key = (turned(tensor, tables) for tensor in (query, key))
         step = F.softplus(self.dt_proj(hidden).float() + self.dt_bias.float())
         protected = self.protect_gate(size_of(hidden)).float().sigmoid()
         decay = (-step).exp() * (1 - protected) + protected
         read, memory = decayed_linear_attention(
-            _complex(query) * heads[1] ** -0.5,
-            _complex(chunk.fill(key, 0.0)),
-            _complex(value * (1 - protected)[:, :, None, :, None]),
+            as_complex(query) * heads[1] ** -0.5,
+            as_complex(chunk.fill(key, 0.0)),
+            as_complex(value * (1 - protected)[:, :, None, :, None]),
             chunk.fill(decay.clamp(min=_LEAST_DECAY).log(), 0.0),
             None if state is None else torch.view_as_complex(state.to(value.dtype).contiguous()),
         )
@@ -111,36 +110,6 @@ class PhaseAssociativeMemory(Mixer[Any]):
         }
 
 
-class ComplexLayer(ScaledLayer):
-    """The block with complex norms and a complex feed-forward layer, whose inner width is intermediate_size."""
-
-    def __init__(self, mixer: Mixer[Any], settings: Any) -> None:
-        super().__init__(mixer, settings)
-        channels, names = settings.hidden_size // 2, self.layout
-        self.add_module(names.mixer_norm, ComplexNorm(channels))
-        if self._part(names.feed_forward) is not None:
-            self.add_module(names.feed_forward_norm, ComplexNorm(channels))
-            self.add_module(names.feed_forward, ComplexGatedUnit(channels, settings.intermediate_size))
-
-
-def rotation_of(positions: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angle, (batch, length, 1, channels) in fp32; every channel at its own rate."""
-    rates = ROTARY_BASE ** -(torch.arange(channels, dtype=torch.float64, device=positions.device) / channels)
-    angles = (positions.double().unsqueeze(-1) * rates).unsqueeze(2)
-    return angles.cos().float(), angles.sin().float()
-
-
-def _turned(values: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """(batch, length, 2, heads, channels), real parts before imaginary ones, turned by the tables."""
-    (cosine, sine), (real, imaginary) = tables, values.unbind(2)
-    return torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=2)
-
-
-def _complex(values: Tensor) -> Tensor:
-    """(batch, length, heads, channels) complex of (batch, length, 2, heads, channels)."""
-    return torch.complex(values[:, :, 0].contiguous(), values[:, :, 1].contiguous())
-
-
 class PAMPlugin(MixerPlugin):
     """Phase-Associative Memory (github.com/gowrav-vishwakarma/qllm2), torch code: a complex matrix per head.
 
@@ -174,8 +143,7 @@ class PAMPlugin(MixerPlugin):
 
     def flops(self, config: Any, sequence_length: int) -> Flops:
         """Complex feed-forward layers, and the map before the head."""
-        counted = super().flops(
-            dataclasses.replace(config, intermediate_size=2 * config.intermediate_size), sequence_length
-        )
-        before_head = 2 * sequence_length * config.hidden_size**2
-        return Flops({**counted.forward, "head": counted.forward["head"] + before_head})
+        # A complex map of n to m numbers is a real one of 2 n to 2 m, and hidden_size is 2 n already.
+        as_real = dataclasses.replace(config, intermediate_size=2 * config.intermediate_size)
+        counted = super().flops(as_real, sequence_length).forward
+        return Flops({**counted, "head": counted["head"] + 2 * sequence_length * config.hidden_size**2})

@@ -13,7 +13,7 @@ from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
 from seqbench.nn import RMSNorm
 from seqbench_baselines.phase_associative.block import ScaledLayer
-from seqbench_baselines.phase_associative.pam import ROTARY_BASE
+from seqbench_baselines.phase_associative.rotations import pair_rotations, turned_pairs
 from seqbench_kernels.decayed_linear_attention import (
     decayed_linear_attention,
     decayed_linear_attention_path,
@@ -60,8 +60,8 @@ class RealAssociativeMemory(Mixer[Any]):
         heads = (self.settings.num_heads, self.settings.head_dim)
         query, key, value = self.qkv(hidden).float().unflatten(-1, (3, *heads)).unbind(2)
         if self.settings.position_encoding == "rotary":
-            tables = chunk.once(("paired rotary", heads[1]), lambda: _rotation_of(chunk.positions, heads[1]))
-            query, key = _turned(query, tables), _turned(key, tables)
+            tables = pair_rotations(chunk, heads[1])
+            query, key = (turned_pairs(tensor, tables) for tensor in (query, key))
         kept = (-F.softplus(self.dt_proj(hidden).float())).exp().unsqueeze(-1)
         protected = self.gsp_proj(hidden).float().sigmoid().unflatten(-1, heads)
         decay = (kept * (1 - protected) + protected).mean(dim=-1).clamp(_LEAST_DECAY, _LARGEST_DECAY)
@@ -98,19 +98,6 @@ class RealAssociativeMemory(Mixer[Any]):
             "state": f"{settings.num_heads} memories of {settings.head_dim} x {settings.head_dim} per layer",
             "kernel path": decayed_linear_attention_path("cpu"),
         }
-
-
-def _rotation_of(positions: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angle, (batch, length, 1, channels / 2) in fp32, one for each pair."""
-    rates = ROTARY_BASE ** -(torch.arange(0, channels, 2, dtype=torch.float64, device=positions.device) / channels)
-    angles = (positions.double().unsqueeze(-1) * rates).unsqueeze(2)
-    return angles.cos().float(), angles.sin().float()
-
-
-def _turned(values: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """(batch, length, heads, channels), neighbouring channels turned by the tables."""
-    (cosine, sine), (first, second) = tables, (values[..., 0::2], values[..., 1::2])
-    return torch.stack((first * cosine - second * sine, first * sine + second * cosine), dim=-1).flatten(-2)
 
 
 class ProjectedNorm(nn.Module):

@@ -13,8 +13,9 @@ from seqbench.contracts import Classification, setting
 from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, MixerPlugin, Tree
 from seqbench_baselines.precision import full_precision
+from seqbench_baselines.state_spaces.filters import Filters
 from seqbench_baselines.state_spaces.output import StateSpace
-from seqbench_baselines.state_spaces.recurrence import chunks_of, exponential_less_one, powers_of, toeplitz
+from seqbench_baselines.state_spaces.recurrence import chunks_of
 from seqbench_baselines.state_spaces.s5 import LARGEST_STEP, SMALLEST_STEP
 
 
@@ -58,7 +59,7 @@ class S4D(StateSpace):
         """Y (batch, length, channels), by products over chunks, and the states after each row's last real token."""
         batch, length, width = inputs.shape
         count, size = chunks_of(length)
-        filters = _Filters(self, size)
+        filters = Filters(self, size)
         columns = F.pad(inputs, (0, 0, 0, count * size - length)).view(batch, count, size, width).permute(3, 2, 0, 1)
         added = (filters.to_end @ columns.reshape(width, size, -1)).unflatten(2, (batch, count))
         starts = [before.permute(1, 3, 2, 0).flatten(1, 2)]
@@ -72,7 +73,7 @@ class S4D(StateSpace):
         after = self._after(filters, inputs, states, chunk.added)
         return read, after.view(width, 2, -1, batch).permute(3, 0, 2, 1)
 
-    def _after(self, filters: "_Filters", inputs: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
+    def _after(self, filters: Filters, inputs: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
         """The states after so many tokens of each row: those before the last chunk, and what it adds up to there."""
         size = filters.inside.shape[1]
         last = (lengths - 1).clamp(min=0) // size
@@ -99,44 +100,6 @@ class S4D(StateSpace):
     def state_words(cls, settings: Any) -> str:
         """Of every channel."""
         return f"{settings.channel_states // 2} complex numbers per channel and layer"
-
-
-class _Filters:
-    """What is made of the parameters for chunks of one size; complex states are real parts above imaginary ones.
-
-    Attributes:
-        inside: (channels, size, size), from inputs to outputs.
-        from_start: (channels, size, states), from the states before the chunk to its outputs.
-        to_end: (channels, states, size), from inputs to the states after the chunk.
-    """
-
-    def __init__(self, layer: S4D, size: int) -> None:
-        step = layer.log_dt.float().exp().unsqueeze(1)
-        A_re, A_im = -layer.log_A_real.float().exp(), layer.A_imag.float()
-        self._real, self._imaginary = powers_of(step * A_re, step * A_im, size)
-        less_re, less_im = exponential_less_one(step * A_re, step * A_im)
-        square = A_re.square() + A_im.square()
-        hold = (less_re * A_re + less_im * A_im) / square, (less_im * A_re - less_re * A_im) / square
-        added_re, added_im = _times(hold, (self._real[..., :size], self._imaginary[..., :size]))
-        self.to_end = torch.cat((added_re, added_im), dim=1).flip(2)
-        C = layer.C.float().unbind(-1)
-        by_input = _times(C, (added_re, added_im))[0].sum(dim=1)
-        filters = torch.cat((2 * by_input[:, :1] + layer.D.float().unsqueeze(1), 2 * by_input[:, 1:]), dim=1)
-        self.inside = toeplitz(filters)
-        read_re, read_im = _times(C, (self._real[..., 1:], self._imaginary[..., 1:]))
-        self.from_start = 2 * torch.cat((read_re, -read_im), dim=1).mT
-
-    def turned(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """(channels, states, batch) after `tokens` (batch,) tokens of zeros."""
-        real, imaginary = self._real[..., tokens], self._imaginary[..., tokens]
-        above, below = states.chunk(2, dim=1)
-        return torch.cat((real * above - imaginary * below, imaginary * above + real * below), dim=1)
-
-
-def _times(one: tuple[Tensor, ...], powers: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Complex numbers (channels, states) times (channels, states, size)."""
-    real, imaginary = (part.unsqueeze(-1) for part in one)
-    return real * powers[0] - imaginary * powers[1], real * powers[1] + imaginary * powers[0]
 
 
 class S4DPlugin(MixerPlugin):

@@ -82,11 +82,13 @@ class MixerPlugin(ModelPlugin[Any]):
     def embedding_norm(cls, settings: Any) -> nn.Module | None:
         """What embeddings go through before the first layer; nothing, as it stands."""
         del settings
+        return None
 
     @classmethod
     def final_norm(cls, settings: Any) -> nn.Module | None:
         """What stands before the head; None, as it stands, for a norm as the settings say."""
         del settings
+        return None
 
     @classmethod
     def empty_state(cls, settings: Any) -> MixerState:
