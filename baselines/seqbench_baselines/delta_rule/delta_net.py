@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import MixerPlugin
-from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer, DeltaRuleSettings
+from seqbench_baselines.delta_rule.memories import DeltaRuleSettings
+from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class DeltaNet(DeltaRuleMixer):
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
         if settings.output_gate:
-            self.g_proj = nn.Linear(hidden_size, self.v_proj.out_features, bias=False)
+            self.g_proj = nn.Linear(hidden_size, self.values, bias=False)
 
     def log_decay(self, hidden: Tensor) -> None:
         """Nothing fades."""

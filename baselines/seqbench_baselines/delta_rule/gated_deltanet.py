@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import MixerPlugin
-from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer, DeltaRuleSettings, initial_decays
+from seqbench_baselines.delta_rule.memories import DeltaRuleSettings, fading, initial_decays
+from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class GatedDeltaNet(DeltaRuleMixer):
         self.a_proj = nn.Linear(hidden_size, self.value_heads, bias=False)
         self.A_log = nn.Parameter(torch.empty(self.value_heads))
         self.dt_bias = nn.Parameter(torch.empty(self.value_heads))
-        self.g_proj = nn.Linear(hidden_size, self.v_proj.out_features, bias=False)
+        self.g_proj = nn.Linear(hidden_size, self.values, bias=False)
 
     def initialise(self) -> None:
         """A from 0 to 16."""
@@ -38,7 +39,7 @@ class GatedDeltaNet(DeltaRuleMixer):
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """One per value head."""
-        return -self.A_log.float().exp() * F.softplus(self.a_proj(hidden).float() + self.dt_bias.float())
+        return fading(self.a_proj(hidden), self.A_log, self.dt_bias)
 
     def gate(self, hidden: Tensor) -> Tensor:
         """SiLU of a projection."""

@@ -10,7 +10,8 @@ from transformers import initialization as init
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import MixerPlugin
-from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer, DeltaRuleSettings, initial_decays
+from seqbench_baselines.delta_rule.memories import DeltaRuleSettings, initial_decays
+from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class KimiDeltaAttention(DeltaRuleMixer):
         self.f_proj = nn.Sequential(nn.Linear(hidden_size, rank, bias=False), nn.Linear(rank, channels, bias=False))
         self.A_log = nn.Parameter(torch.empty(self.value_heads))
         self.dt_bias = nn.Parameter(torch.empty(channels))
-        self.g_proj = nn.Sequential(
-            nn.Linear(hidden_size, rank, bias=False), nn.Linear(rank, self.v_proj.out_features, bias=True)
-        )
+        self.g_proj = nn.Sequential(nn.Linear(hidden_size, rank, bias=False), nn.Linear(rank, self.values, bias=True))
 
     def initialise(self) -> None:
         """A from 1 to 16; 1 where there is a floor."""

@@ -1,117 +1,41 @@
-"""What the delta rules share: short convolutions, normalised keys, a matrix per head, a normalised and gated output."""
+"""The delta rule with one memory per head: what DeltaNet, Gated DeltaNet and Kimi Delta Attention share."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import initialization as init
 
-from seqbench.contracts import setting
-from seqbench.mixers import Chunk, Mixer, Tree
-from seqbench.nn import RMSNorm, rms_norm
-from seqbench_baselines.mamba.convolution import causal_convolution
-from seqbench_kernels.delta_rule import delta_rule, delta_rule_path, forward_flops
-
-# Added to the sum of squares of queries and keys, inside the root.
-_LENGTH_EPSILON = 1e-6
+from seqbench.mixers import Chunk, Tree
+from seqbench_baselines.delta_rule.memories import DeltaMemories
+from seqbench_kernels.delta_rule import forward_flops
 
 
-@dataclass(frozen=True)
-class DeltaRuleSettings:
-    """Of the memory."""
+class DeltaRuleMixer(DeltaMemories):
+    """One memory per head, y = out(norm(o) x gate). A subclass says how it fades (`log_decay`), and the gate."""
 
-    num_heads: int = setting(4, "heads of queries and keys", minimum=1)
-    head_dim: int = setting(16, "size of a query or key: rows of a head's memory", minimum=1)
-    value_head_dim: int = setting(16, "size of a value: columns of a head's memory", minimum=1)
-    value_heads_per_key: int = setting(1, "value heads, each with a memory, that share a query and key head", minimum=1)
-    negative_eigenvalues: bool = setting(
-        False, "whether a write may overshoot what its key recalls, with a strength up to 2 where it is 1 otherwise"
-    )
-
-
-class DeltaRuleMixer(Mixer[Any]):
-    """S <- diag(exp g) S; u = b (v - S^T k); S <- S + k u^T; o = S^T q, per value head, and y = out(norm(o) x gate).
-
-    q, k and v are SiLU of projections behind short convolutions; q and k have length 1, and q is divided by the root of
-    its size. A subclass says g (`log_decay`) and the gate.
-    """
-
-    short_convolution_inside = True
-    defaults = {"short_convolution": 4}  # noqa: RUF012 (a class-level constant of the contract)
     # Whether `log_decay` has a number for every channel of the keys.
     decay_per_channel = False
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
-        self.value_heads = settings.num_heads * settings.value_heads_per_key
-        self.q_proj = nn.Linear(hidden_size, settings.num_heads * settings.head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, settings.num_heads * settings.head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, self.value_heads * settings.value_head_dim, bias=False)
+        self.k_proj = nn.Linear(hidden_size, self.keys, bias=False)
+        self.v_proj = nn.Linear(hidden_size, self.values, bias=False)
         self.b_proj = nn.Linear(hidden_size, self.value_heads, bias=False)
-        if settings.short_convolution > 0:
-            self.q_conv1d, self.k_conv1d, self.v_conv1d = (
-                nn.Conv1d(size, size, settings.short_convolution, groups=size, bias=False)
-                for size in (self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features)
-            )
-        self.o_norm = RMSNorm(settings.value_head_dim, settings.norm_epsilon)
-        self.o_proj = nn.Linear(self.v_proj.out_features, hidden_size, bias=False)
 
     def log_decay(self, hidden: Tensor) -> Tensor | None:
         """(batch, length, value heads) or (batch, length, value heads, head_dim), in fp32; None for no decay."""
         raise NotImplementedError
 
     def gate(self, hidden: Tensor) -> Tensor | None:
-        """(batch, length, value heads x value_head_dim), what the normalised output is multiplied by; None for 1."""
+        """(batch, length, values), what the normalised output is multiplied by; None for 1."""
         raise NotImplementedError
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
-        """The memory after the last real token and the inputs that the convolutions reach back to are carried on."""
-        memory, before = (None, None) if state is None else (state["memory"], state["inputs"])
+        """As `recur`, normalised, gated and mapped back."""
         inputs = torch.cat((self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)), dim=-1)
-        mixed, after = self._convolved(inputs, before, chunk)
-        query, key, value = self._heads(F.silu(mixed))
-        decay = self.log_decay(hidden)
-        read, memory = delta_rule(
-            query,
-            key,
-            value,
-            None if decay is None else chunk.fill(decay, 0.0),
-            chunk.fill(self._strength(hidden), 0.0),
-            memory,
-        )
+        read, state = self.recur(inputs, self.b_proj(hidden), self.log_decay(hidden), state, chunk)
         output, gate = self.o_norm(read).flatten(2).to(hidden.dtype), self.gate(hidden)
-        return self.o_proj(output if gate is None else output * gate), {"memory": memory, "inputs": after}
-
-    def _convolved(self, inputs: Tensor, before: Tensor | None, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
-        """The short convolution of every channel, and the inputs that the next chunk begins with."""
-        taps = self.settings.short_convolution
-        if taps == 0:
-            return inputs, None
-        weight = torch.cat([layer.weight.squeeze(1) for layer in (self.q_conv1d, self.k_conv1d, self.v_conv1d)])
-        if before is None:
-            before = inputs.new_zeros(inputs.shape[0], taps - 1, inputs.shape[2])
-        convolved = causal_convolution(inputs, before.to(inputs.dtype), weight.to(inputs.dtype), None)
-        return convolved, chunk.newest(inputs, before, taps - 1)
-
-    def _heads(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every value head, in fp32; queries and keys of their lengths."""
-        size, keys = self.settings.head_dim, self.k_proj.out_features
-        unnormalised = mixed[..., : 2 * keys].float().unflatten(-1, (-1, size))
-        # Over the root of the sum of squares, as a norm over their mean.
-        weight = unnormalised.new_full((size,), size**-0.5)
-        unit = rms_norm(unnormalised, weight, _LENGTH_EPSILON / size)
-        query, key = unit.split(self.settings.num_heads, dim=2)
-        if self.settings.value_heads_per_key > 1:
-            query, key = (t.repeat_interleave(self.settings.value_heads_per_key, dim=2) for t in (query, key))
-        value = mixed[..., 2 * keys :].float().unflatten(-1, (self.value_heads, -1))
-        return query * size**-0.5, key, value
-
-    def _strength(self, hidden: Tensor) -> Tensor:
-        """(batch, length, value heads), how much of the error is written."""
-        strength = self.b_proj(hidden).float().sigmoid()
-        return 2 * strength if self.settings.negative_eigenvalues else strength
+        return self.o_proj(output if gate is None else output * gate), state
 
     @classmethod
     def flops(cls, settings: Any, length: int) -> int:
@@ -122,29 +46,3 @@ class DeltaRuleMixer(Mixer[Any]):
         heads = settings.num_heads * settings.value_heads_per_key
         rule = forward_flops(length, heads, settings.head_dim, settings.value_head_dim, cls.decay_per_channel)
         return 2 * length * maps + rule
-
-    @classmethod
-    def confounds(cls, settings: Any) -> dict[str, str]:
-        """What the convolution acts on, how the memory is read and written, and by which path."""
-        return {
-            "state": f"{settings.num_heads * settings.value_heads_per_key} memories of {settings.head_dim} x"
-            f" {settings.value_head_dim} per layer",
-            "kernel path": delta_rule_path("cpu"),
-        }
-
-
-def initial_decays(A_log: Tensor, dt_bias: Tensor, slowest: float) -> None:
-    """First values of the gates of decay: A uniform up to 16, and steps log-uniform from 0.001 to 0.1.
-
-    As Mamba-2 has them. log_decay = -A softplus(x + dt_bias) with softplus(dt_bias) the step.
-
-    Args:
-        A_log: logarithms of A, filled in place.
-        dt_bias: filled in place.
-        slowest: the smallest A.
-    """
-    # A itself must not be 0, which the lower end of a draw may be.
-    A = 16 - (16 - slowest) * torch.rand_like(A_log, dtype=torch.float32)
-    init.copy_(A_log, A.log())
-    step = 0.001 * 100 ** torch.rand_like(dt_bias, dtype=torch.float32)
-    init.copy_(dt_bias, step + (-torch.expm1(-step)).log())
