@@ -73,6 +73,26 @@ def test_values_and_all_gradients_equal_the_reference(decay, size, has_state):
         )
 
 
+# 0: every chunk by differences of log decays, as where one forgets too much to be taken apart into factors.
+@pytest.mark.parametrize("size", SIZES[2:])
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_by_differences_of_log_decays_too(monkeypatch, decay, size):
+    monkeypatch.setattr(chunks, "_LARGEST_POWER", 0)
+    inputs = rule_inputs(*size, decay)
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 3e-5)):
+        check_against_reference(delta_rule_chunked, delta_rule_reference, names(decay), inputs, dtype, tolerance)
+
+
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_the_largest_factors_neither_overflow_nor_lose_digits(decay):
+    query, key, value, log_decay, strength, state = rule_inputs(1, 16, 2, 4, 3, decay)
+    # Just below the limit, reached by the first half of the chunk: what follows hangs on small differences.
+    log_decay = torch.full_like(log_decay, -1e-3)
+    log_decay[:, :8] = -0.99 * chunks._LARGEST_POWER / chunks.LOG2_E / 8
+    inputs = (query, key, value, log_decay, strength, state)
+    check_against_reference(delta_rule_chunked, delta_rule_reference, names(decay), inputs, torch.float32, 1e-5)
+
+
 def test_the_definition_in_one_head_by_hand():
     # Decay 1/2, then the key recalls 2 of the value 6, half of what is missing is written, and read along q.
     state = torch.tensor([[4.0], [0.0]]).view(1, 1, 2, 1)
@@ -248,10 +268,12 @@ def _system_flops(length: int, heads: int, key_size: int, value_size: int, per_c
     return heads * count * size * size * (key_size + value_size)
 
 
+@pytest.mark.parametrize("largest", [100, 0])
 @pytest.mark.parametrize("size", [size for size in SIZES if size[1] > 1])
 @every_decay
-def test_flops_are_those_of_the_products_and_systems_that_run(decay, size):
+def test_flops_are_those_of_the_products_and_systems_that_run(monkeypatch, decay, size, largest):
     """Counted below the operators, whose own formula the counter would take for them."""
+    monkeypatch.setattr(chunks, "_LARGEST_POWER", largest)
     batch, *shape = size
     *inputs, initial = rule_inputs(*size, decay)
     if decay == "none":

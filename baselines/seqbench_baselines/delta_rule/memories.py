@@ -10,7 +10,8 @@ from transformers import initialization as init
 
 from seqbench.contracts import setting
 from seqbench.mixers import Chunk, Mixer, Tree
-from seqbench.nn import RMSNorm, rms_norm
+from seqbench.nn import RMSNorm
+from seqbench_baselines.delta_rule.lengths import of_length
 from seqbench_baselines.mamba.convolution import causal_convolution
 from seqbench_kernels.delta_rule import delta_rule, delta_rule_path
 
@@ -87,16 +88,16 @@ class DeltaMemories(Mixer[Any]):
 
     def _heads(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every value head, in fp32; queries and keys of their lengths."""
-        size, keys = self.settings.head_dim, self.keys
-        unnormalised = mixed[..., : 2 * keys].float().unflatten(-1, (-1, size))
-        # Over the root of the sum of squares, as a norm over their mean.
-        weight = unnormalised.new_full((size,), size**-0.5)
-        unit = rms_norm(unnormalised, weight, _LENGTH_EPSILON / size)
-        query, key = unit.split(self.settings.num_heads, dim=2)
+        size = self.settings.head_dim
+        directions = mixed[..., : 2 * self.keys].float().unflatten(-1, (-1, size))
+        # Queries are divided by the root of their size.
+        lengths = directions.new_ones(2 * self.settings.num_heads, 1)
+        lengths[: self.settings.num_heads] = size**-0.5
+        query, key = of_length(directions, lengths, _LENGTH_EPSILON).split(self.settings.num_heads, dim=2)
         if self.settings.value_heads_per_key > 1:
             query, key = (t.repeat_interleave(self.settings.value_heads_per_key, dim=2) for t in (query, key))
-        value = mixed[..., 2 * keys :].float().unflatten(-1, (self.value_heads, -1))
-        return query * size**-0.5, key, value
+        value = mixed[..., 2 * self.keys :].float().unflatten(-1, (self.value_heads, -1))
+        return query, key, value
 
     @classmethod
     def confounds(cls, settings: Any) -> dict[str, str]:

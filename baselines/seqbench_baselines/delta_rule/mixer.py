@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.mixers import Chunk, Tree
@@ -32,7 +33,8 @@ class DeltaRuleMixer(DeltaMemories):
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
         """As `recur`, normalised, gated and mapped back."""
-        inputs = torch.cat((self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)), dim=-1)
+        maps = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        inputs = F.linear(hidden, maps)
         read, state = self.recur(inputs, self.b_proj(hidden), self.log_decay(hidden), state, chunk)
         output, gate = self.o_norm(read).flatten(2).to(hidden.dtype), self.gate(hidden)
         return self.o_proj(output if gate is None else output * gate), state

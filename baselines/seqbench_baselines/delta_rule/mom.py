@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
 from seqbench.errors import RequestError
-from seqbench.mixers import Chunk, MixerPlugin, Tree
+from seqbench.mixers import Chunk, MixerPlugin, Tree, map_tensors
 from seqbench_baselines.delta_rule.memories import DeltaMemories, DeltaRuleSettings, fading, initial_decays
 from seqbench_kernels.delta_rule import forward_flops
 
@@ -66,14 +66,14 @@ class MixtureOfMemories(DeltaMemories):
         lengths = selected.sum(dim=1).flatten()
         own = Chunk(streams.new_zeros(streams.shape[:2], dtype=torch.int64), torch.zeros_like(lengths), lengths)
         inputs, strength, steps = streams.split((self._inputs, self.value_heads, self.value_heads), dim=-1)
-        before = None if state is None else {name: part.flatten(0, 1) for name, part in state.items()}
+        before = map_tensors(lambda part: part.flatten(0, 1), state)
         read, after = self.recur(inputs, strength, fading(steps, self.A_log, self.dt_bias), before, own)
 
         found = read.flatten(2).unflatten(0, (rows, memories)) * _taken(weights.transpose(1, 2).unsqueeze(-1), order)
         places = order.flatten(1).unsqueeze(-1).expand(-1, -1, self.values)
         summed = found.new_zeros(rows, hidden.shape[1], self.values).scatter_add(1, places, found.flatten(1, 2))
         output = self.o_norm(summed.unflatten(-1, (self.value_heads, -1))).flatten(2).to(hidden.dtype)
-        carried = {name: part.unflatten(0, (rows, memories)) for name, part in after.items() if part is not None}
+        carried = map_tensors(lambda part: part.unflatten(0, (rows, memories)), after)
         return self.o_proj(output * F.silu(self.g_proj(hidden))), carried, chunk.stream, auxiliary
 
     def _routed(self, hidden: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,18 +96,16 @@ class MixtureOfMemories(DeltaMemories):
         return selected, weights, settings.balance_loss * settings.num_memories * spread
 
     def _projected(self, hidden: Tensor) -> Tensor:
-        """(batch, memories, length, inputs and gates): every token's, for every memory."""
+        """(batch, memories, length, inputs and gates): every token's, for every memory, its queries too."""
         settings = self.settings
         memories = settings.num_memories + settings.shared_memory
-        by_memory = []
+        columns = [[self.q_proj] * memories]
         for name in _MAPS:
-            shared = [getattr(self, f"shared_{name}")] if settings.shared_memory or settings.shared_projections else []
-            own = shared[:1] * settings.num_memories if settings.shared_projections else getattr(self, f"{name}_proj")
-            maps = [*own, *(shared if settings.shared_memory else [])]
-            weight = torch.cat([one.weight for one in maps])
-            by_memory.append(F.linear(hidden, weight).unflatten(-1, (memories, -1)))
-        query = self.q_proj(hidden).unsqueeze(2).expand(-1, -1, memories, -1)
-        return torch.cat((query, *by_memory), dim=-1).transpose(1, 2)
+            common = [getattr(self, f"shared_{name}")] if settings.shared_memory or settings.shared_projections else []
+            own = common * settings.num_memories if settings.shared_projections else getattr(self, f"{name}_proj")
+            columns.append([*own, *common][:memories])
+        weight = torch.cat([layer.weight for memory in zip(*columns, strict=True) for layer in memory])
+        return F.linear(hidden, weight).unflatten(-1, (memories, -1)).transpose(1, 2)
 
     @classmethod
     def check(cls, settings: Any) -> None:
@@ -125,7 +123,7 @@ class MixtureOfMemories(DeltaMemories):
             settings.num_heads * settings.value_heads_per_key,
         )
         keys, values = settings.num_heads * settings.head_dim, heads * settings.value_head_dim
-        outputs = settings.num_memories + keys + memories * (keys + values + 2 * heads) + 2 * values
+        outputs = settings.num_memories + memories * (2 * keys + values + 2 * heads) + 2 * values
         rule = forward_flops(length, heads, settings.head_dim, settings.value_head_dim, False)
         return 2 * length * settings.hidden_size * outputs + memories * rule
 

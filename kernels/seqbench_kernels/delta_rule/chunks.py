@@ -20,6 +20,10 @@ LOG2_E = math.log2(math.e)
 # after the other.
 _PIECE_ELEMENTS = 2**19
 
+# A chunk whose decay is 2 to the minus that, or less, is not taken apart into factors: products of all channels with
+# keys and queries are then still far from the largest number of fp32, 2^128.
+_LARGEST_POWER = 100
+
 
 class Tokens(NamedTuple):
     """The arguments of `delta_rule` without the state, of some rows and chunks, all but the strengths as they come."""
@@ -91,35 +95,41 @@ def put(piece: Piece, values: Tensor, target: Tensor) -> None:
 
 
 class Decays(NamedTuple):
-    """What stays over parts of a chunk, 1 or key_size numbers each in the last dimension.
+    """What stays over parts of a chunk; one number for all channels or one for each in the last dimension.
 
     Attributes:
         from_start: (chunks, streams, size, 1 or key_size), from before the chunk to after each token.
         to_end: of the same shape, from after each token to the end of the chunk.
         whole: (chunks, streams, 1, 1 or key_size), over the chunk.
-        between: from token j to token i, 0 where j is later, (chunks, streams, size, size) or, per channel,
-            (chunks, streams, size, size, key_size).
+        backwards: 1 / from_start; None where that may overflow.
+        between: where it may, from token j to token i, 0 where j is later, (chunks, streams, size, size) or, per
+            channel, (chunks, streams, size, size, key_size); else None.
     """
 
     from_start: Tensor
     to_end: Tensor
     whole: Tensor
-    between: Tensor
+    backwards: Tensor | None
+    between: Tensor | None
 
 
 def decays_of(log_decay: Tensor) -> Decays:
     """Of log decays (chunks, streams, size) or (chunks, streams, size, key_size).
 
-    Sums and differences are taken in fp64, since a sum may be large where the difference is small.
+    From token j to token i it is exp(G_i) exp(-G_j), unless a chunk forgets so much that a factor overflows. Sums, and
+    then their differences too, are taken in fp64: a sum may be large where a difference is small.
     """
-    by_channel = log_decay.dim() == 4
-    logs = log_decay if by_channel else log_decay.unsqueeze(-1)
+    dtype, logs = log_decay.dtype, log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1)
     sums = (logs.double() * LOG2_E).cumsum(dim=2)
-    size, dtype = sums.shape[2], log_decay.dtype
+    last = sums[:, :, -1:]
+    if last.min().item() > -_LARGEST_POWER:
+        from_start = sums.exp2().to(dtype)
+        backwards, whole = from_start.reciprocal(), from_start[:, :, -1:]
+        return Decays(from_start, backwards * whole, whole, backwards, None)
+    size = sums.shape[2]
     future = torch.full((size, size), -math.inf, dtype=dtype, device=sums.device).triu_(1)
-    if by_channel:
+    if log_decay.dim() == 4:
         between = (sums.unsqueeze(3) - sums.unsqueeze(2)).to(dtype).add_(future.unsqueeze(-1)).exp2_()
     else:
         between = (sums - sums.transpose(2, 3)).to(dtype).add_(future).exp2_()
-    last = sums[:, :, -1:]
-    return Decays(sums.to(dtype).exp2(), (last - sums).to(dtype).exp2_(), last.to(dtype).exp2(), between)
+    return Decays(sums.to(dtype).exp2(), (last - sums).to(dtype).exp2_(), last.to(dtype).exp2(), None, between)

@@ -96,19 +96,25 @@ def _through_scores(
     tokens: Tokens, chunk: Inside, scores_gradient: Tensor, system_gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the queries, and of the keys as what asks (i) and as what is asked (j), by way of P and A."""
-    query, key, between = tokens.query, tokens.key, None if chunk.decays is None else chunk.decays.between
-    if between is None or between.dim() == 4:
-        if between is None:
-            scores_gradient, system_gradient = scores_gradient.tril(), system_gradient.tril(-1)
-        else:
-            scores_gradient, system_gradient = scores_gradient * between, (system_gradient * between).tril_(-1)
+    query, key, decays = tokens.query, tokens.key, chunk.decays
+    if decays is None or decays.between is None:
+        scores_gradient, system_gradient = scores_gradient.tril_(), system_gradient.tril_(-1)
+        back = key if decays is None or decays.backwards is None else key * decays.backwards
+        asked = scores_gradient.transpose(-1, -2) @ chunk.read + system_gradient.transpose(-1, -2) @ chunk.asked
+        reading, asking = scores_gradient @ back, system_gradient @ back
+        if decays is None or decays.backwards is None:
+            return reading, asking, asked
+        return reading.mul_(decays.from_start), asking.mul_(decays.from_start), asked.mul_(decays.backwards)
+    between = decays.between
+    if between.dim() == 4:
+        scores_gradient, system_gradient = scores_gradient * between, (system_gradient * between).tril_(-1)
         asked = scores_gradient.transpose(-1, -2) @ query + system_gradient.transpose(-1, -2) @ key
         return scores_gradient @ key, system_gradient @ key, asked
     both = torch.stack((system_gradient.tril(-1), scores_gradient), dim=3)
     decayed = between * key.unsqueeze(2)
-    asking = both @ decayed
+    by_token = both @ decayed
     decayed_gradient = both.transpose(-1, -2) @ torch.stack((key, query), dim=3)
-    return asking[..., 1, :], asking[..., 0, :], (decayed_gradient.mul_(between)).sum(dim=2)
+    return by_token[..., 1, :], by_token[..., 0, :], (decayed_gradient.mul_(between)).sum(dim=2)
 
 
 def _of_logs(sums_gradient: Tensor, whole_gradient: Tensor, log_decay: Tensor) -> Tensor:

@@ -49,10 +49,10 @@ def inside(tokens: Tokens) -> Inside:
     query, key, value, log_decay, strength = tokens
     key_size = key.shape[-1]
     decays = None if log_decay is None else decays_of(log_decay)
-    system, scores = _scores(query, key, decays)
     read, asked, written = query, key, key
     if decays is not None:
         read, asked, written = query * decays.from_start, key * decays.from_start, key * decays.to_end
+    system, scores = _scores(tokens, read, asked, decays)
     strength = strength.unsqueeze(-1)
     right = torch.cat((asked, value), dim=-1).mul_(strength)
     solved = torch.linalg.solve_triangular(system * strength, right, upper=False, unitriangular=True)
@@ -63,12 +63,14 @@ def inside(tokens: Tokens) -> Inside:
     return Inside(decays, system, scores, solved, read, asked, written, transition, both[..., key_size:])
 
 
-def _scores(query: Tensor, key: Tensor, decays: Decays | None) -> tuple[Tensor, Tensor]:
+def _scores(tokens: Tokens, read: Tensor, asked: Tensor, decays: Decays | None) -> tuple[Tensor, Tensor]:
     """A without b, strictly lower, and P, lower triangular."""
-    if decays is None or decays.between.dim() == 4:
+    query, key = tokens.query, tokens.key
+    if decays is None or decays.between is None:
+        back = (key if decays is None or decays.backwards is None else key * decays.backwards).transpose(-1, -2)
+        return (asked @ back).tril_(-1), (read @ back).tril_()
+    if decays.between.dim() == 4:
         system, scores = key @ key.transpose(-1, -2), query @ key.transpose(-1, -2)
-        if decays is None:
-            return system.tril_(-1), scores.tril_()
         return system.mul_(decays.between).tril_(-1), scores.mul_(decays.between)
     # (size, 2, key_size) x (size, key_size, size): each token asks for the keys before it, decayed up to it.
     decayed = decays.between * key.unsqueeze(2)
