@@ -7,15 +7,16 @@ Transformers' path is a loop over tokens whose backward pass grows with the squa
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 
 import torch
 import torch.nn.functional as F
+from transformers import MambaConfig, PreTrainedModel
 from transformers import MambaForCausalLM as TransformersMamba
-from transformers import PreTrainedModel
 
-from seqbench_baselines.mamba.plugin import MambaPlugin, MambaSettings
+from seqbench_baselines.mamba.plugin import MambaPlugin
 
 
 def training_step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, input_ids: torch.Tensor) -> float:
@@ -39,9 +40,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = MambaSettings(hidden_size=options.hidden_size, num_hidden_layers=options.blocks)
+    tiny = MambaPlugin.presets["tiny"]
+    config = dataclasses.replace(tiny, hidden_size=options.hidden_size, num_hidden_layers=options.blocks)
     ours = MambaPlugin().build(config).train()
-    theirs = TransformersMamba(ours.config).train()
+    theirs = TransformersMamba(MambaConfig(**MambaPlugin().native_fields(config))).train()
     theirs.load_state_dict(ours.state_dict())
     models = {"seqbench": ours, "transformers": theirs}
     optimizers = {name: torch.optim.AdamW(model.parameters(), lr=1e-3) for name, model in models.items()}

@@ -11,35 +11,45 @@ from transformers import Mamba2ForCausalLM as TransformersMamba2
 from transformers import MambaForCausalLM as TransformersMamba
 from transformers import PreTrainedModel
 
-from seqbench_baselines.mamba.model import MambaForCausalLM
-from seqbench_baselines.mamba.plugin import MambaPlugin, MambaSettings
-from seqbench_baselines.mamba.state_space_plugin import StateSpacePlugin, StateSpaceSettings
-from seqbench_baselines.mamba2.model import Mamba2ForCausalLM
-from seqbench_baselines.mamba2.plugin import Mamba2Plugin, Mamba2Settings
+from seqbench_baselines.mamba.plugin import MambaPlugin
+from seqbench_baselines.mamba.state_space import StateSpacePlugin
+from seqbench_baselines.mamba2.plugin import Mamba2Plugin
 
 VOCABULARY = 50
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A plugin, its model and the model of transformers that it stands for.
+    """A plugin, and the model of transformers that its own stands for.
 
     Attributes:
-        variants: settings of every kind; the first is the common one.
+        variants: settings of every kind that transformers knows; the first is the common one.
+        unpublished: settings that its classes do not know.
         enliven: changes a mixer's initial weights so that the state matters to the logits.
         long: tokens of more than one chunk of the scan, where it has chunks.
         gradient_tolerance: beside transformers, relative to the largest entry.
     """
 
-    plugin: StateSpacePlugin[Any]
-    ours: type[PreTrainedModel]
+    plugin: StateSpacePlugin
     theirs: type[PreTrainedModel]
-    variants: list[StateSpaceSettings]
+    variants: list[Any]
+    unpublished: list[Any]
     enliven: Callable[[Any], None]
     long: int
     gradient_tolerance: float
 
-    def build(self, config: StateSpaceSettings | None = None) -> PreTrainedModel:
+    @property
+    def ours(self) -> type[PreTrainedModel]:
+        return type(self.plugin.build(self.variants[0]))
+
+    def stand_in(self, config: Any, weights: PreTrainedModel | None = None) -> PreTrainedModel:
+        """transformers' own model with those settings, freshly initialised or with the weights of ours."""
+        model = self.theirs(self.theirs.config_class(**self.plugin.native_fields(config)))
+        if weights is not None:
+            model.load_state_dict(weights.state_dict())
+        return model
+
+    def build(self, config: Any = None) -> PreTrainedModel:
         torch.manual_seed(0)
         model = self.plugin.build(config or self.variants[0])
         for block in model.backbone.layers:
@@ -57,32 +67,42 @@ def _take_larger_steps_and_longer_memory(mixer: Any) -> None:
     mixer.A_log.data.sub_(1)
 
 
-_SMALL = MambaSettings(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, state_size=5, extra_channels=3)
+_SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 5}
+_SMALL: Any = replace(MambaPlugin.presets["tiny"], **_SHAPE, extra_channels=3)
 MAMBA = Architecture(
     MambaPlugin(),
-    MambaForCausalLM,
     TransformersMamba,
     [
         _SMALL,
         replace(_SMALL, use_bias=True, use_conv_bias=False, tie_word_embeddings=False),
-        replace(_SMALL, conv_kernel=2, time_step_rank=3, expand=1),
-        replace(_SMALL, conv_kernel=1),
+        replace(_SMALL, short_convolution=2, time_step_rank=3, expand=1),
+        replace(_SMALL, short_convolution=1),
+    ],
+    [
+        replace(_SMALL, short_convolution=0),
+        replace(_SMALL, feed_forward="swiglu"),
+        replace(_SMALL, norm="layer", position_encoding="learned"),
     ],
     _take_larger_steps_and_maps,
     long=13,
     gradient_tolerance=1e-5,
 )
 
-_SMALL_2 = Mamba2Settings(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_heads=6, state_size=5)
+_SMALL_2: Any = replace(Mamba2Plugin.presets["tiny"], **_SHAPE, num_heads=6)
 MAMBA2 = Architecture(
     Mamba2Plugin(),
-    Mamba2ForCausalLM,
     TransformersMamba2,
     [
         _SMALL_2,
         replace(_SMALL_2, n_groups=3, tie_word_embeddings=False),
         replace(_SMALL_2, use_bias=True, use_conv_bias=False, n_groups=6),
-        replace(_SMALL_2, conv_kernel=1, expand=1, num_heads=1),
+        replace(_SMALL_2, short_convolution=1, expand=1, num_heads=1),
+    ],
+    [
+        replace(_SMALL_2, short_convolution=0),
+        replace(_SMALL_2, feed_forward="swiglu"),
+        replace(_SMALL_2, norm="layer", position_encoding="learned"),
+        replace(_SMALL_2, extra_head_dim=2),
     ],
     _take_larger_steps_and_longer_memory,
     long=70,
@@ -98,7 +118,7 @@ def loss_of(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
     return F.cross_entropy(model(input_ids).logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten())
 
 
-def check_parameters(groups: dict[str, int], config: StateSpaceSettings, per_block: int) -> None:
+def check_parameters(groups: dict[str, int], config: Any, per_block: int) -> None:
     """The groups hold the vocabulary, `per_block` parameters in every block, and the last norm."""
     embedding = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     assert groups["embedding"] == embedding

@@ -14,7 +14,7 @@ from seqbench.contracts import WidthAxis
 from seqbench.errors import RequestError
 from seqbench.plugins.registry import find_model
 
-SHIPPED = ["pmnet", "sliding-window", "transformer", "gated-convolution", "mamba", "hf:llama"]
+SHIPPED = ["pmnet", "sliding-window", "transformer", "gated-convolution", "mamba", "mamba2", "hf:llama"]
 
 
 def size_of(plugin, config, total):

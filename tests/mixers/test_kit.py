@@ -18,10 +18,10 @@ from seqbench.errors import RequestError
 from seqbench.mixers import (
     Chunk,
     Mixer,
+    MixerLayer,
     MixerPlugin,
     MixerState,
     NoSettings,
-    causal_taps,
     linear_recurrence,
     map_tensors,
 )
@@ -100,19 +100,6 @@ def test_newest_inputs_are_those_that_a_row_has_seen(lengths: list[int], places:
     nothing = [values[:, :0], before * 0, torch.zeros(len(lengths), places + 3, 2)]
     expected = chunk_of(lengths, 5).newest(values, None, places)
     assert all(chunk_of(lengths, 5).newest(values, zeros, places).equal(expected) for zeros in nothing)
-
-
-@pytest.mark.parametrize("taps", [1, 2, 4, 9])
-def test_taps_are_torchs_convolution_of_each_channel(taps: int) -> None:
-    generator = torch.Generator().manual_seed(taps)
-    values, weights = torch.randn(2, 6, 3, generator=generator), torch.randn(3, taps, generator=generator)
-    before = torch.randn(2, taps - 1, 3, generator=generator)
-    extended = torch.cat((before, values), dim=1).transpose(1, 2)
-    expected = nn.functional.conv1d(extended, weights.unsqueeze(1), groups=3).transpose(1, 2)
-    torch.testing.assert_close(causal_taps(values, before, weights), expected)
-    torch.testing.assert_close(
-        causal_taps(values, None, weights), causal_taps(values, torch.zeros_like(before), weights)
-    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
@@ -254,3 +241,59 @@ class BlindPlugin(MixerPlugin):
 def test_the_receptive_field_is_that_of_all_layers_and_their_convolutions(layers: int, taps: int) -> None:
     settings = dataclasses.replace(BlindPlugin.presets["tiny"], num_hidden_layers=layers, short_convolution=taps)
     assert BlindPlugin().receptive_field(settings) == layers * max(0, taps - 1) + 1
+
+
+# Residual streams and settings
+
+
+class WideLayer(MixerLayer):
+    wide_residual = True
+
+
+class WidePlugin(MixerPlugin):
+    """Of GRUs on a wide residual stream."""
+
+    name, summary, version = "wide", "GRUs on a wide residual stream", "1"
+    mixer = GRU
+    layer_class = WideLayer
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_a_wide_residual_stream_stays_in_fp32_and_its_layers_in_the_dtype_of_their_weights(norm: str) -> None:
+    settings: Any = dataclasses.replace(WidePlugin.presets["tiny"], norm=norm, num_hidden_layers=2)
+    model = WidePlugin().build(settings).bfloat16()
+    streams: list[torch.dtype] = []
+    inputs: list[torch.dtype] = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda layer, given, made: streams.extend((given[0].dtype, made[0].dtype)))
+        layer.mixer.register_forward_pre_hook(lambda mixer, given: inputs.append(given[0].dtype))
+        layer.mlp.register_forward_pre_hook(lambda mlp, given: inputs.append(given[0].dtype))
+    tokens = torch.arange(5).unsqueeze(0)
+    model(tokens, labels=tokens).loss.backward()
+    assert streams == [torch.float32] * 4 and inputs == [torch.bfloat16] * 4
+    wide, narrow = (plugin.build(settings).double() for plugin in (WidePlugin(), NarrowPlugin()))
+    narrow.load_state_dict(wide.state_dict())
+    assert torch.equal(wide(tokens).logits, narrow(tokens).logits) and wide(tokens).logits.dtype == torch.float64
+
+
+class NarrowPlugin(MixerPlugin):
+    """The same on a stream of the weights' dtype."""
+
+    name, summary, version = "narrow", "GRUs", "1"
+    mixer = GRU
+    preset_settings = {"tiny": {"hidden_size": 32}, "huge": {"num_hidden_layers": 3}}  # noqa: RUF012
+
+
+def test_presets_are_changed_and_added_to() -> None:
+    presets = NarrowPlugin.presets
+    assert list(presets) == ["tiny", "30m", "119m", "huge"] and len(presets) == 4
+    assert presets["tiny"].hidden_size == 32 and presets["huge"].num_hidden_layers == 3
+    with pytest.raises(KeyError):
+        presets["small"]
+
+
+def test_feed_forward_layers_grow_with_the_width_where_there_are_any() -> None:
+    plugin, settings = OwnRecurrence(), OwnRecurrence.presets["tiny"]
+    assert plugin.with_width(settings, 128).intermediate_size == 256
+    without = dataclasses.replace(settings, feed_forward="none")
+    assert plugin.with_width(without, 128).intermediate_size == 128

@@ -102,6 +102,8 @@ class ModelPlugin(ABC, Generic[ModelConfig]):
     ablations: ClassVar[Mapping[str, Ablation]] = {}
     # Whether `flops` counts products that a mask hides too, as torch's counter does; false: those inside the mask.
     counts_masked_products: bool = False
+    # Config classes, besides that of the default preset's model, of which `settings_from` takes checkpoints too.
+    other_formats: ClassVar[Sequence[type[PreTrainedConfig]]] = ()
     # Clause of `bench check` -> why this plugin cannot fulfil it.
     exemptions: Mapping[str, str] = {}
 

@@ -1,6 +1,6 @@
 """The mixer kit: an author writes how a layer mixes tokens, and all else that a benchmarked model needs is here."""
 
-from seqbench.mixers.chunk import Chunk, Handed, causal_taps, linear_recurrence
+from seqbench.mixers.chunk import Chunk, Handed, linear_recurrence
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
 from seqbench.mixers.decoder import MixerLayer, ShortConvolution, mix_convolved
 from seqbench.mixers.layout import Layout
@@ -8,6 +8,7 @@ from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
 from seqbench.mixers.settings import LEARNED, MixerDecoderSettings
 from seqbench.mixers.state import MixerState, Tree, map_tensors
+from seqbench.mixers.taps import causal_taps
 from seqbench.mixers.window_state import WindowState
 
 __all__ = [

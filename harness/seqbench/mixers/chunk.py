@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seqbench.mixers.state import Tree
@@ -146,25 +145,6 @@ class Chunk:
         index = last.unsqueeze(1) - places + torch.arange(places, device=values.device)
         index = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
         return extended.gather(1, index)
-
-
-def causal_taps(values: Tensor, before: Tensor | None, taps: Tensor) -> Tensor:
-    """A causal convolution of each channel by its own few taps, as sums of shifted values.
-
-    Args:
-        values: (batch, length, channels).
-        before: (batch, number of taps - 1, channels), the inputs before them, newest last; None for zeros.
-        taps: (channels, number of taps), the one of the newest input last.
-
-    Returns:
-        (batch, length, channels).
-    """
-    count, length = taps.shape[1], values.shape[1]
-    if before is None:
-        extended = F.pad(values, (0, 0, count - 1, 0))
-    else:
-        extended = torch.cat((before.to(values.dtype), values), dim=1)
-    return sum((extended[:, tap : tap + length] * taps[:, tap] for tap in range(count)), torch.zeros_like(values))
 
 
 def linear_recurrence(keep: Tensor, added: Tensor, before: Tensor | None) -> Tensor:

@@ -10,19 +10,21 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from seqbench.errors import RequestError
-from seqbench.mixers.chunk import Chunk, Handed, causal_taps
+from seqbench.mixers.chunk import Chunk, Handed
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer
+from seqbench.mixers.norms import norm_of
 from seqbench.mixers.settings import LEARNED
 from seqbench.mixers.state import MixerState, Tree, owned
+from seqbench.mixers.taps import causal_taps
 from seqbench.nn import (
     STATE_NAMES,
     BackboneOutput,
     CausalLanguageModel,
-    RMSNorm,
     SwiGLU,
     pack_rows,
     refuse_state_with_checkpointing,
+    widen,
 )
 
 
@@ -127,16 +129,20 @@ class MixerLayer(GradientCheckpointingLayer):
 
     # What the parts are called, here and in the backbone; a subclass names them as a published format does.
     layout: ClassVar[Layout] = Layout()
+    # Whether the residual stream is kept in at least fp32 where the weights are narrower; what mixers and feed-forward
+    # layers take in has the dtype of the weights all the same.
+    wide_residual: ClassVar[bool] = False
 
     def __init__(self, mixer: Mixer[Any], settings: Any) -> None:
         super().__init__()
         size, taps, names = settings.hidden_size, settings.short_convolution, self.layout
-        self.add_module(names.mixer_norm, _norm(settings))
+        self.add_module(names.mixer_norm, norm_of(settings, self.wide_residual))
         outside = taps and not mixer.short_convolution_inside
         self.short_convolution = ShortConvolution(size, taps) if outside else None
         self.add_module(names.mixer, mixer)
         has_feed_forward = settings.feed_forward == "swiglu"
-        self.add_module(names.feed_forward_norm, _norm(settings) if has_feed_forward else None)
+        feed_forward_norm = norm_of(settings, self.wide_residual) if has_feed_forward else None
+        self.add_module(names.feed_forward_norm, feed_forward_norm)
         self.add_module(names.feed_forward, SwiGLU(size, settings.intermediate_size) if has_feed_forward else None)
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Handed]:
@@ -172,7 +178,7 @@ class MixerBackbone(nn.Module):
         )
         self._order = tuple(design.order(settings))
         self.embedding_norm = design.embedding_norm(settings)
-        self.add_module(names.final_norm, design.final_norm(settings) or _norm(settings))
+        self.add_module(names.final_norm, design.final_norm(settings) or norm_of(settings, design.layer_class.wide_residual))
         learned = settings.position_encoding == LEARNED
         self.learned_positions = LearnedPositions(settings) if learned else None
         # The quicker way knows nothing of the table.
@@ -216,6 +222,8 @@ class MixerBackbone(nn.Module):
             hidden = hidden + self.learned_positions(chunk)
         if self.embedding_norm is not None:
             hidden = self.embedding_norm(hidden)
+        if self.config.design.layer_class.wide_residual:
+            hidden = widen(hidden)
         earlier = [None] * len(self._order) if state is None else state.open(len(self._order))
         for depth, index in enumerate(self._order):
             hidden, after, handed = self.layers[index](hidden, earlier[depth], chunk)
@@ -234,6 +242,18 @@ class MixerForCausalLM(CausalLanguageModel):
     backbone_class = MixerBackbone
     supports_gradient_checkpointing = True
     _no_split_modules = ["MixerLayer"]  # noqa: RUF012 (transformers' own protocol)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding; transformers would look for it in a backbone named `model` alone."""
+        return self._backbone.get_submodule(self._embedding)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another in its place."""
+        self._backbone.add_module(self._embedding, value)
+
+    @property
+    def _embedding(self) -> str:
+        return self.config.design.layer_class.layout.embedding
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -270,9 +290,3 @@ def _handed_on(mixed: tuple[Any, ...], chunk: Chunk) -> tuple[Tensor, Tree, Hand
     else:
         auxiliary = before + auxiliary
     return added, state, Handed(stream, auxiliary)
-
-
-def _norm(settings: Any) -> nn.Module:
-    if settings.norm == "layer":
-        return nn.LayerNorm(settings.hidden_size, settings.norm_epsilon)
-    return RMSNorm(settings.hidden_size, settings.norm_epsilon)

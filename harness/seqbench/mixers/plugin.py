@@ -34,13 +34,16 @@ class _Presets(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         settings_class: Any = self._plugin.config_class
-        return settings_class(**{**_SHAPES[name], **self._plugin.preset_settings.get(name, {})})
+        own = self._plugin.preset_settings
+        if name not in _SHAPES and name not in own:
+            raise KeyError(name)
+        return settings_class(**{**_SHAPES.get(name, {}), **own.get(name, {})})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_SHAPES)
+        return iter(dict.fromkeys((*_SHAPES, *self._plugin.preset_settings)))
 
     def __len__(self) -> int:
-        return len(_SHAPES)
+        return len(list(iter(self)))
 
 
 class MixerPlugin(ModelPlugin[Any]):
@@ -54,10 +57,10 @@ class MixerPlugin(ModelPlugin[Any]):
     mixer: ClassVar[type[Mixer[Any]]]
     # What stands around the mixer; a subclass of MixerLayer for another block.
     layer_class: ClassVar[type[MixerLayer]] = MixerLayer
-    # The config class of transformers whose checkpoints these are, with `native_fields` and `settings_from` to match;
-    # None for checkpoints of the kit's own kind.
+    # The config class of transformers whose checkpoints these are, with `native_fields` and `settings_from` to
+    # match; None for checkpoints of the kit's own kind, which those models have too that `publishes` excepts.
     published_config: ClassVar[type[PreTrainedConfig] | None] = None
-    # Preset -> what it changes of the settings.
+    # Preset -> what it changes of the settings; a preset of another name than the usual ones gives its shape here.
     preset_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     width_axis = WidthAxis("hidden_size", 8)
     fine_axis = WidthAxis("intermediate_size", 1)
@@ -71,7 +74,8 @@ class MixerPlugin(ModelPlugin[Any]):
                 cls.presets = _Presets(cls)
             # What `bench show` prints; the docstring above tells authors, not users.
             cls.__doc__ = cls.__doc__ or getattr(cls, "mixer", cls).__doc__ or cls.summary
-            _native_classes(cls)
+            own = _native_classes(cls, None)
+            cls.other_formats = () if cls.published_config is None else (own[0],)
 
     @classmethod
     def mixers(cls, settings: Any) -> Sequence[type[Mixer[Any]]]:
@@ -109,11 +113,22 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def build(self, config: Any) -> MixerForCausalLM:
         """A freshly initialised decoder."""
-        config_class, model_class = _native_classes(type(self))
-        return model_class(config_class(**self.native_fields(config)))
+        if self.published_config is not None and self.publishes(config):
+            config_class, model_class = _native_classes(type(self), self.published_config)
+            return model_class(config_class(**self.native_fields(config)))
+        config_class, model_class = _native_classes(type(self), None)
+        return model_class(config_class(**dataclasses.asdict(config)))
+
+    def publishes(self, config: Any) -> bool:
+        """Whether the published format, if there is one, can say these settings; all of them, as it stands.
+
+        Other models are saved in the kit's own format, which no other program takes for something else.
+        """
+        del config
+        return True
 
     def native_fields(self, config: Any) -> dict[str, Any]:
-        """The settings as the fields of a saved config; `settings_from` is the way back."""
+        """The settings as fields of `published_config`, where there is one; `settings_from` is the way back."""
         return dataclasses.asdict(config)
 
     def with_vocabulary(self, config: Any, vocab_size: int) -> Any:
@@ -126,6 +141,8 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def with_width(self, config: Any, width: int) -> Any:
         """`config` at another hidden size; feed-forward layers grow in proportion, and nothing of the mixer's."""
+        if config.feed_forward == "none":
+            return dataclasses.replace(config, hidden_size=width)
         return at_width(config, width)
 
     def parameter_group(self, parameter_name: str) -> str:
@@ -230,13 +247,18 @@ def _together(reaches: Iterable[int | None]) -> int | None:
 
 
 @cache
-def _native_classes(plugin: type[MixerPlugin]) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
-    """The classes of config and model that transformers knows the plugin's models by."""
-    prefix, published = plugin.__name__.removesuffix("Plugin"), plugin.published_config
+def _native_classes(
+    plugin: type[MixerPlugin], published: type[PreTrainedConfig] | None
+) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
+    """The classes of config and model that transformers knows the plugin's models by, in its own format or another."""
+    prefix = plugin.__name__.removesuffix("Plugin")
     common = {"__module__": plugin.__module__, "design": plugin}
     if published is not None:
         config_class: Any = new_class(published.__name__, (MixerConfig, published), exec_body=_filled_with(common))
+        prefix = published.__name__.removesuffix("Config")
     else:
+        # Named otherwise than what other programs know by the published name.
+        prefix = prefix if plugin.published_config is None else f"Seqbench{prefix}"
         fields = dataclasses.fields(plugin.config_class)
         own = {"__annotations__": {field.name: field.type for field in fields}, "use_cache": True}
         own |= {"model_type": f"seqbench-{plugin.name}", **{field.name: field.default for field in fields}}

@@ -26,7 +26,7 @@ from seqbench.nn.language_model import (
     DecoderPreTrainedModel,
     refuse_state_with_checkpointing,
 )
-from seqbench.nn.layers import RMSNorm, SwiGLU, rms_norm
+from seqbench.nn.layers import RMSNorm, SwiGLU, rms_norm, widen
 from seqbench.nn.loading import StrictLoading
 from seqbench.nn.modes import evaluation_mode
 from seqbench.nn.padding import RowPacking, pack_rows
@@ -92,4 +92,5 @@ __all__ = [
     "state_of",
     "take_state",
     "transformers_call",
+    "widen",
 ]

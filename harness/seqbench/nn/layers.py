@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last dimension, with a learned weight, computed in fp32.
+    """Root-mean-square normalisation over the last dimension, with a learned weight, computed in at least fp32.
 
     Zhang and Sennrich, arXiv 1910.07467, equation 4.
     """
@@ -20,7 +20,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise (..., size); the result has the dtype of `values`."""
-        return rms_norm(values.float(), self.weight.float(), self.epsilon).to(values.dtype)
+        return rms_norm(widen(values), widen(self.weight), self.epsilon).to(values.dtype)
+
+
+def widen(values: Tensor) -> Tensor:
+    """fp32, or fp64 where it is fp64 already."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def rms_norm_reference(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -111,15 +111,17 @@ def load_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def _read_config(folder: Path, plugin: ModelPlugin[Any]) -> PreTrainedConfig:
     """The checkpoint's config as the class of the plugin's models reads it."""
     path = folder / "config.json"
-    config_class = type(build_without_memory(plugin, plugin.presets[plugin.default_preset]).config)
+    usual = type(build_without_memory(plugin, plugin.presets[plugin.default_preset]).config)
+    formats = {known.model_type: known for known in (usual, *plugin.other_formats)}
     try:
         stored, _ = PreTrainedConfig.get_config_dict(folder)
         found = stored.get("model_type")
-        if found != config_class.model_type:
+        if found not in formats:
             raise RequestError(
-                f"{path}: model_type is {found!r}, and model {plugin.name} starts from {config_class.model_type!r}"
+                f"{path}: model_type is {found!r}, and model {plugin.name} starts from"
+                f" {' or '.join(map(repr, formats))}"
             )
-        return config_class.from_pretrained(folder)
+        return formats[found].from_pretrained(folder)
     except RequestError:
         raise
     except _REFUSED as error:
