@@ -11,16 +11,16 @@ from transformers import Mamba2ForCausalLM as TransformersMamba2
 from transformers import MambaForCausalLM as TransformersMamba
 from transformers import PreTrainedModel
 
-from seqbench_baselines.mamba.plugin import MambaPlugin
+from seqbench_baselines.mamba.plugin import MambaForCausalLM, MambaPlugin
 from seqbench_baselines.mamba.state_space import StateSpacePlugin
-from seqbench_baselines.mamba2.plugin import Mamba2Plugin
+from seqbench_baselines.mamba2.plugin import Mamba2ForCausalLM, Mamba2Plugin
 
 VOCABULARY = 50
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A plugin, and the model of transformers that its own stands for.
+    """A plugin, its model in the published format, and the model of transformers that it stands for.
 
     Attributes:
         variants: settings of every kind that transformers knows; the first is the common one.
@@ -31,16 +31,13 @@ class Architecture:
     """
 
     plugin: StateSpacePlugin
+    ours: type[PreTrainedModel]
     theirs: type[PreTrainedModel]
     variants: list[Any]
     unpublished: list[Any]
     enliven: Callable[[Any], None]
     long: int
     gradient_tolerance: float
-
-    @property
-    def ours(self) -> type[PreTrainedModel]:
-        return type(self.plugin.build(self.variants[0]))
 
     def stand_in(self, config: Any, weights: PreTrainedModel | None = None) -> PreTrainedModel:
         """transformers' own model with those settings, freshly initialised or with the weights of ours."""
@@ -71,6 +68,7 @@ _SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidd
 _SMALL: Any = replace(MambaPlugin.presets["tiny"], **_SHAPE, extra_channels=3)
 MAMBA = Architecture(
     MambaPlugin(),
+    MambaForCausalLM,
     TransformersMamba,
     [
         _SMALL,
@@ -91,6 +89,7 @@ MAMBA = Architecture(
 _SMALL_2: Any = replace(Mamba2Plugin.presets["tiny"], **_SHAPE, num_heads=6)
 MAMBA2 = Architecture(
     Mamba2Plugin(),
+    Mamba2ForCausalLM,
     TransformersMamba2,
     [
         _SMALL_2,

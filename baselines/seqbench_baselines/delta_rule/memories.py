@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from seqbench.contracts import setting
-from seqbench.mixers import Chunk, Mixer, Tree
+from seqbench.mixers import Chunk, Mixer, Tree, causal_taps
 from seqbench.nn import RMSNorm
 from seqbench_baselines.delta_rule.lengths import of_length
-from seqbench_baselines.mamba.convolution import causal_convolution
 from seqbench_kernels.delta_rule import delta_rule, delta_rule_path
 
 # Added to the sum of squares of queries and keys, inside the root.
@@ -81,10 +80,7 @@ class DeltaMemories(Mixer[Any]):
         if taps == 0:
             return inputs, None
         weight = torch.cat([layer.weight.squeeze(1) for layer in (self.q_conv1d, self.k_conv1d, self.v_conv1d)])
-        if before is None:
-            before = inputs.new_zeros(inputs.shape[0], taps - 1, inputs.shape[2])
-        convolved = causal_convolution(inputs, before.to(inputs.dtype), weight.to(inputs.dtype), None)
-        return convolved, chunk.newest(inputs, before, taps - 1)
+        return causal_taps(inputs, before, weight.to(inputs.dtype)), chunk.newest(inputs, before, taps - 1)
 
     def _heads(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every value head, in fp32; queries and keys of their lengths."""

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
-from seqbench.mixers import Chunk, MixerPlugin, Tree
+from seqbench.mixers import Chunk, MixerPlugin, Tree, causal_taps
 from seqbench_baselines.linear_attention.frame import LinearAttentionMixer, LinearAttentionSettings
-from seqbench_baselines.mamba.convolution import causal_convolution
 
 # flash-linear-attention's layers divide the logarithm of a gate by it: at first a token keeps exp(-0.043) of the past.
 _GATE_NORMALIZER = 16
@@ -75,10 +74,7 @@ class SimpleGLA(LinearAttentionMixer):
         if taps == 0:
             return inputs, None
         weight = torch.cat([layer.weight.squeeze(1) for layer in (self.q_conv1d, self.k_conv1d, self.v_conv1d)])
-        if before is None:
-            before = inputs.new_zeros(inputs.shape[0], taps - 1, inputs.shape[2])
-        convolved = causal_convolution(inputs, before.to(inputs.dtype), weight.to(inputs.dtype), None)
-        return convolved, chunk.newest(inputs, before, taps - 1)
+        return causal_taps(inputs, before, weight.to(inputs.dtype)), chunk.newest(inputs, before, taps - 1)
 
 
 class SimpleGLAPlugin(MixerPlugin):

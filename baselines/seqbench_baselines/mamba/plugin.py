@@ -84,11 +84,10 @@ class Mamba(StateSpaceMixer):
     def check(cls, settings: Any) -> None:
         """Raise RequestError where no channel is left, and as every state-space mixer does."""
         super().check(settings)
+        extra, expand, hidden = settings.extra_channels, settings.expand, settings.hidden_size
         if channels_of(settings) < 1:
-            raise RequestError(
-                f"extra_channels must leave at least one channel: more than {-settings.expand * settings.hidden_size}"
-                f" with expand {settings.expand} and hidden_size {settings.hidden_size}, not {settings.extra_channels}"
-            )
+            least = f"more than {-expand * hidden} with expand {expand} and hidden_size {hidden}, not {extra}"
+            raise RequestError(f"extra_channels must leave at least one channel: {least}")
 
     @classmethod
     def matrix_parts(cls, settings: Any, parameter_name: str) -> Sequence[int] | None:
@@ -101,7 +100,7 @@ class Mamba(StateSpaceMixer):
 
     @classmethod
     def confounds(cls, settings: Any) -> dict[str, str]:
-        """Depth, initial decays and the path of the scan."""
+        """Initial decays and the path of the scan."""
         return cls.declared(settings, "S4D-real A", selective_scan_path)
 
 
@@ -131,3 +130,6 @@ class MambaPlugin(StateSpacePlugin):
         """The number of channels need not be a multiple of the hidden size."""
         extra = int(native.intermediate_size) - native.expand * native.hidden_size
         return {"extra_channels": extra, "time_step_rank": int(native.time_step_rank)}
+
+
+MambaForCausalLM = MambaPlugin.published_model()

@@ -21,23 +21,15 @@ from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, Layout, Mixer, MixerLayer, MixerPlugin, causal_taps
 
 # Field of a config of transformers -> setting.
-_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "expand": "expand",
-    "state_size": "state_size",
-    "conv_kernel": "short_convolution",
-    "use_bias": "use_bias",
-    "use_conv_bias": "use_conv_bias",
-    "time_step_min": "time_step_min",
-    "time_step_max": "time_step_max",
-    "initializer_range": "initializer_range",
-    "layer_norm_epsilon": "norm_epsilon",
-    "tie_word_embeddings": "tie_word_embeddings",
-}
+_ALIKE = "vocab_size hidden_size num_hidden_layers expand state_size use_bias use_conv_bias time_step_min time_step_max"
+_NAMES = {name: name for name in (*_ALIKE.split(), "initializer_range", "tie_word_embeddings")}
+_NAMES |= {"conv_kernel": "short_convolution", "layer_norm_epsilon": "norm_epsilon"}
 # Field of a config of transformers -> the one value that is computed here.
 _COMPUTED = {"hidden_act": "silu", "residual_in_fp32": True}
+_DEFAULTS = {"num_hidden_layers": 8, "feed_forward": "none", "short_convolution": 4, "norm_epsilon": 1e-5}
+_DEFAULTS |= {"initializer_range": 0.1}
+# Prefix of a parameter's name -> its group.
+_GROUPS = {"in_proj": "projections", "out_proj": "projections", "conv1d": "convolution", "norm": "norm", "": "scan"}
 # Bound of the uniform draw of transformers' kaiming_uniform_ with this: 1 / sqrt(inputs of an output).
 _AS_TORCH_DRAWS = math.sqrt(5)
 
@@ -58,20 +50,8 @@ class StateSpaceMixer(Mixer[Any]):
     """A mixer with a short convolution inside, before its scan."""
 
     short_convolution_inside = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "num_hidden_layers": 8,
-        "feed_forward": "none",
-        "short_convolution": 4,
-        "norm_epsilon": 1e-5,
-        "initializer_range": 0.1,
-    }
-    parameter_groups: ClassVar[Mapping[str, str]] = {
-        "in_proj.": "projections",
-        "out_proj.": "projections",
-        "conv1d.": "convolution",
-        "norm.": "norm",
-        "": "scan",
-    }
+    defaults: ClassVar[Mapping[str, Any]] = _DEFAULTS
+    parameter_groups: ClassVar[Mapping[str, str]] = _GROUPS
     conv1d: nn.Conv1d | None
     out_proj: nn.Linear
 
@@ -105,9 +85,9 @@ class StateSpaceMixer(Mixer[Any]):
     @classmethod
     def check(cls, settings: Any) -> None:
         """Raise RequestError for step sizes in the wrong order."""
-        smallest, largest = settings.time_step_min, settings.time_step_max
-        if smallest > largest:
-            raise RequestError(f"time_step_min ({smallest:g}) must not exceed time_step_max ({largest:g})")
+        low, high = settings.time_step_min, settings.time_step_max
+        if low > high:
+            raise RequestError(f"time_step_min ({low:g}) must not exceed time_step_max ({high:g})")
 
     @classmethod
     def declared(cls, settings: Any, decays: str, scan_path: Callable[[str], str]) -> dict[str, str]:
@@ -115,11 +95,7 @@ class StateSpaceMixer(Mixer[Any]):
         path = scan_path("cpu")
         if torch.cuda.is_available():
             path = f"on cpu: {path}; on cuda: {scan_path('cuda')}"
-        depth = f"{settings.num_hidden_layers} layers"
-        if settings.feed_forward == "none":
-            depth += " without feed-forward (two stand for one transformer layer)"
         return {
-            "depth": depth,
             "initialisation": f"{decays}; step sizes log-uniform from {settings.time_step_min:g} to"
             f" {settings.time_step_max:g}; embedding normal, deviation {settings.initializer_range:g}",
             "kernel path": path,
@@ -134,7 +110,10 @@ class StateSpaceLayer(MixerLayer):
 
 
 class StateSpacePlugin(MixerPlugin):
-    """A decoder of state-space mixers whose checkpoints are those of `published_config`."""
+    """A decoder of state-space mixers whose checkpoints are those of `published_config`.
+
+    Two of its layers stand for one of a transformer, which has a feed-forward layer besides.
+    """
 
     layer_class = StateSpaceLayer
     published_config: ClassVar[type[PreTrainedConfig]]
@@ -157,9 +136,8 @@ class StateSpacePlugin(MixerPlugin):
         if not isinstance(native, self.published_config):
             return super().settings_from(native)
         for field, value in _COMPUTED.items():
-            found = getattr(native, field)
-            if found != value:
-                raise RequestError(f"{field} {found!r} is not supported, only {value!r}")
+            if getattr(native, field) != value:
+                raise RequestError(f"{field} {getattr(native, field)!r} is not supported, only {value!r}")
         shared = {name: getattr(native, field) for field, name in _NAMES.items()}
         return self.config_class(**shared, **self.own_settings(native))
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,7 @@ class Mamba2Settings(StateSpaceSettings):
     )
 
 
-@dataclass(frozen=True)
-class _Sizes:
+class _Sizes(NamedTuple):
     """Numbers of channels: of a head, of the scan, of its input maps (as of its output maps), of the convolution."""
 
     head: int
@@ -101,19 +100,15 @@ class Mamba2(StateSpaceMixer):
     def check(cls, settings: Any) -> None:
         """Raise RequestError for sizes that do not divide, and as every state-space mixer does."""
         super().check(settings)
-        channels, heads = settings.expand * settings.hidden_size, settings.num_heads
-        if channels % heads:
-            raise RequestError(
-                f"num_heads must divide the {channels} channels of expand {settings.expand} x hidden_size"
-                f" {settings.hidden_size}, not {heads}"
-            )
+        expand, hidden, heads = settings.expand, settings.hidden_size, settings.num_heads
+        if expand * hidden % heads:
+            channels = f"the {expand * hidden} channels of expand {expand} x hidden_size {hidden}"
+            raise RequestError(f"num_heads must divide {channels}, not {heads}")
         if heads % settings.n_groups:
             raise RequestError(f"n_groups must divide num_heads {heads}, not {settings.n_groups}")
         if _sizes(settings).head < 1:
-            raise RequestError(
-                f"extra_head_dim must leave each head a channel: more than {-channels // heads} with {channels}"
-                f" channels in {heads} heads, not {settings.extra_head_dim}"
-            )
+            least = f"more than {-expand * hidden // heads}, not {settings.extra_head_dim}"
+            raise RequestError(f"extra_head_dim must leave each head a channel: {least}")
 
     @classmethod
     def flops(cls, settings: Any, length: int) -> int:
@@ -133,7 +128,7 @@ class Mamba2(StateSpaceMixer):
 
     @classmethod
     def confounds(cls, settings: Any) -> dict[str, str]:
-        """Depth, initial decays and the path of the scan."""
+        """Initial decays and the path of the scan."""
         return cls.declared(settings, f"A from -1 to -{settings.num_heads}", ssd_scan_path)
 
 
@@ -152,13 +147,7 @@ class Mamba2Plugin(StateSpacePlugin):
         "30m": {"hidden_size": 440, "num_hidden_layers": 24, "num_heads": 16},
         "119m": {"hidden_size": 880, "num_hidden_layers": 24, "num_heads": 32, "state_size": 128},
         # state-spaces/mamba2-130m, with its vocabulary of 50,277 rounded up to a multiple of 16.
-        "130m": {
-            "vocab_size": 50288,
-            "hidden_size": 768,
-            "num_hidden_layers": 24,
-            "num_heads": 24,
-            "state_size": 128,
-        },
+        "130m": {"vocab_size": 50288, "hidden_size": 768, "num_hidden_layers": 24, "num_heads": 24, "state_size": 128},
     }
     fine_axis = WidthAxis("extra_head_dim", 1)
 
@@ -184,3 +173,6 @@ class Mamba2Plugin(StateSpacePlugin):
         if tuple(native.time_step_limit) != (0.0, math.inf):
             raise RequestError(f"time_step_limit {tuple(native.time_step_limit)} is not supported, only (0, infinity)")
         return {"num_heads": native.num_heads, "n_groups": native.n_groups}
+
+
+Mamba2ForCausalLM = Mamba2Plugin.published_model()

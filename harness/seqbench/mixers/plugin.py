@@ -74,7 +74,7 @@ class MixerPlugin(ModelPlugin[Any]):
                 cls.presets = _Presets(cls)
             # What `bench show` prints; the docstring above tells authors, not users.
             cls.__doc__ = cls.__doc__ or getattr(cls, "mixer", cls).__doc__ or cls.summary
-            own = _native_classes(cls, None)
+            own = _native_classes(cls, False)
             cls.other_formats = () if cls.published_config is None else (own[0],)
 
     @classmethod
@@ -113,11 +113,14 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def build(self, config: Any) -> MixerForCausalLM:
         """A freshly initialised decoder."""
-        if self.published_config is not None and self.publishes(config):
-            config_class, model_class = _native_classes(type(self), self.published_config)
-            return model_class(config_class(**self.native_fields(config)))
-        config_class, model_class = _native_classes(type(self), None)
-        return model_class(config_class(**dataclasses.asdict(config)))
+        published = self.published_config is not None and self.publishes(config)
+        config_class, model_class = _native_classes(type(self), published)
+        return model_class(config_class(**(self.native_fields(config) if published else dataclasses.asdict(config))))
+
+    @classmethod
+    def published_model(cls) -> type[MixerForCausalLM]:
+        """The class of models in the published format, for a module to have under the name that it has there."""
+        return _native_classes(cls, True)[1]
 
     def publishes(self, config: Any) -> bool:
         """Whether the published format, if there is one, can say these settings; all of them, as it stands.
@@ -247,15 +250,14 @@ def _together(reaches: Iterable[int | None]) -> int | None:
 
 
 @cache
-def _native_classes(
-    plugin: type[MixerPlugin], published: type[PreTrainedConfig] | None
-) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
+def _native_classes(plugin: type[MixerPlugin], published: bool, /) -> tuple[type[MixerConfig], type[MixerForCausalLM]]:
     """The classes of config and model that transformers knows the plugin's models by, in its own format or another."""
     prefix = plugin.__name__.removesuffix("Plugin")
     common = {"__module__": plugin.__module__, "design": plugin}
-    if published is not None:
-        config_class: Any = new_class(published.__name__, (MixerConfig, published), exec_body=_filled_with(common))
-        prefix = published.__name__.removesuffix("Config")
+    if published:
+        theirs: Any = plugin.published_config
+        config_class: Any = new_class(theirs.__name__, (MixerConfig, theirs), exec_body=_filled_with(common))
+        prefix = theirs.__name__.removesuffix("Config")
     else:
         # Named otherwise than what other programs know by the published name.
         prefix = prefix if plugin.published_config is None else f"Seqbench{prefix}"
@@ -273,7 +275,7 @@ def _native_classes(
         "_no_split_modules": [plugin.layer_class.__name__],
     }
     model_class = new_class(f"{prefix}ForCausalLM", (MixerForCausalLM,), exec_body=_filled_with(parts))
-    if published is None:
+    if not published:
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
     return config_class, model_class
