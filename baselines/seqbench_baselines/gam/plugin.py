@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from seqbench.contracts import Classification, setting
-from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree
-from seqbench_baselines.mamba.convolution import causal_convolution
+from seqbench.mixers import Chunk, Mixer, MixerPlugin, Tree, causal_taps
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,12 @@ class GatedAssociativeMemory(Mixer[Any]):
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree]:
         """The newest inputs, which the convolution reaches back to, are all that is carried on."""
         reach = self.settings.conv_size - 1
-        before = hidden.new_zeros(hidden.shape[0], reach, self.hidden_size) if state is None else state
-        before = before.to(hidden.dtype)
         taps, bias = self.causal_conv.weight.squeeze(1).to(hidden.dtype), self.causal_conv.bias
         assert bias is not None
-        local = causal_convolution(hidden, before, taps, bias.to(hidden.dtype))
+        local = causal_taps(hidden, state, taps, bias.to(hidden.dtype))
         found = F.linear(F.linear(hidden, self.memory_bank).softmax(dim=-1), self.memory_bank.t())
         by_local, by_found = self.gate(hidden).sigmoid().chunk(2, dim=-1)
-        return by_local * local + by_found * found, chunk.newest(hidden, before, reach)
+        return by_local * local + by_found * found, chunk.newest(hidden, state, reach)
 
     @classmethod
     def reach(cls, settings: Any) -> int:

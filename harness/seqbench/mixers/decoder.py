@@ -178,7 +178,8 @@ class MixerBackbone(nn.Module):
         )
         self._order = tuple(design.order(settings))
         self.embedding_norm = design.embedding_norm(settings)
-        self.add_module(names.final_norm, design.final_norm(settings) or norm_of(settings, design.layer_class.wide_residual))
+        final_norm = design.final_norm(settings) or norm_of(settings, design.layer_class.wide_residual)
+        self.add_module(names.final_norm, final_norm)
         learned = settings.position_encoding == LEARNED
         self.learned_positions = LearnedPositions(settings) if learned else None
         # The quicker way knows nothing of the table.
