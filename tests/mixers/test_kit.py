@@ -76,6 +76,24 @@ def test_positions_go_on_where_a_row_ended() -> None:
     assert chunk_of([2, 2], 2, before=[0, 5]).positions.tolist() == [[0, 1], [5, 6]]
 
 
+def test_places_before_a_call_hold_as_many_tokens_as_a_row_has_seen() -> None:
+    chunk = chunk_of([2, 2, 2], 2, before=[0, 1, 5])
+    assert chunk.prefix_valid(3).int().tolist() == [[0, 0, 0], [0, 0, 1], [1, 1, 1]]
+    assert chunk.prefix_valid(0) is None
+    assert chunk_of([2, 0], 2, before=[3, 4]).prefix_valid(3) is None
+
+
+def test_rotary_tables_are_those_of_the_positions_and_made_once() -> None:
+    chunk = chunk_of([3, 3], 3, before=[0, 4])
+    cosines, sines = chunk.rotary(4, 100.0)
+    angles = torch.tensor([[0.0, 1, 2], [4, 5, 6]])
+    torch.testing.assert_close(cosines, torch.stack([(angles * f).cos() for f in (1, 0.1, 1, 0.1)], dim=-1))
+    torch.testing.assert_close(sines, torch.stack([(angles * f).sin() for f in (1, 0.1, 1, 0.1)], dim=-1))
+    assert chunk.rotary(4, 100.0)[0] is cosines and chunk.rotary(4, 10.0)[0] is not cosines
+    begun = dataclasses.replace(chunk_of([3, 3], 3), first=True)
+    assert begun.rotary(4, 100.0)[0].equal(cosines[:1])
+
+
 def test_padding_is_filled_and_whole_rows_are_left_alone() -> None:
     values = torch.ones(2, 3, 1)
     assert chunk_of([3, 3], 3).fill(values, 0.0) is values
