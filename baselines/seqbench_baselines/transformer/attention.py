@@ -82,9 +82,10 @@ class Attention(AttentionParts, Mixer[Any]):
         return self.attend_masked(query, key, value, self._mask(chunk, query, key.shape[2], prefix_valid)), after
 
     def _newest(self, values: Tensor, chunk: Chunk) -> Tensor:
-        values = values.detach().transpose(1, 2)
-        places = values.shape[1] if self.window is None else self.window - 1
-        return chunk.newest(values, None, places).transpose(1, 2)
+        if self.window is None and chunk.lengths is None:
+            return values
+        places = values.shape[2] if self.window is None else self.window - 1
+        return chunk.newest(values.detach().transpose(1, 2), None, places).transpose(1, 2)
 
     def _mask(self, chunk: Chunk, query: Tensor, total: int, prefix_valid: Tensor | None) -> Tensor:
         encoding, (heads, length) = self.settings.position_encoding, query.shape[1:3]

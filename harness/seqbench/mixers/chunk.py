@@ -65,8 +65,11 @@ class Chunk:
 
     def rotary(self, size: int, theta: float) -> tuple[Tensor, Tensor]:
         """`rotary_tables` of the tokens' positions, (batch or 1, length, size), computed once per call."""
-        positions = self.positions[:1] if self.first else self.positions
-        return self.once(("rotary", size, theta), lambda: rotary_tables(positions, size, theta))
+
+        def tables() -> tuple[Tensor, Tensor]:
+            return rotary_tables(self.positions[:1] if self.first else self.positions, size, theta)
+
+        return self.once(("rotary", size, theta), tables)
 
     def prefix_valid(self, kept: int) -> Tensor | None:
         """(batch, kept) bool, which of the places that `newest` keeps hold a token before this call; None if all do."""
