@@ -97,6 +97,7 @@ class System:
         module: plugin, settings and a file's hyperparameters -> the module it describes, where that is not one mixer.
         run: calls it with the inputs, the state, and the number of tokens before, where that is not one mixer.
         differentiated: the inputs that have gradients.
+        file_state: hyperparameters and the tensors of state.NAME -> what a mixer carries of them, where that is less.
     """
 
     name: str
@@ -106,6 +107,7 @@ class System:
     module: Callable[[type[MixerPlugin], Any, Config], nn.Module] = one_mixer
     run: Callable[[Any, Mapping[str, Tensor], Tree, int], tuple[Tensor, Tree]] = run_mixer
     differentiated: Sequence[str] = ("x",)
+    file_state: Callable[[Config, dict[str, Tensor]], dict[str, Tensor]] = lambda config, tensors: tensors
 
     def build(self, golden: Golden) -> nn.Module:
         """The module with the file's parameters; every name of one is a name of the other."""
@@ -136,13 +138,15 @@ def errors(system: System, golden: Golden) -> dict[str, float]:
         "gradients": _error(gradients, {name: golden.tensors[f"grad.{name}"] for name in gradients}),
     }
     if golden.part("state"):
-        found["state"] = _error(system.state(state), golden.part("state"))
+        found["state"] = _error(system.state(state), system.file_state(golden.config, golden.part("state")))
     if golden.part("in2"):
         with torch.no_grad():
             output, state = system.run(module, golden.part("in2"), state, golden.tensors["in.x"].shape[1])
         found["continuation"] = _error({"y": output}, golden.part("out2"))
         if golden.part("state2"):
-            found["continued state"] = _error(system.state(state), golden.part("state2"))
+            found["continued state"] = _error(
+                system.state(state), system.file_state(golden.config, golden.part("state2"))
+            )
     return found
 
 

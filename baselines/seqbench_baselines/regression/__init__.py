@@ -1,0 +1,1 @@
+"""Decoders whose layers solve a regression of values on keys for every token."""
