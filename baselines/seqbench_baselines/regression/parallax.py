@@ -44,7 +44,8 @@ class Parallax(RegressionAttention):
 
     def attend(self, queries: list[Tensor], key: Tensor, value: Tensor, prefix_valid: Tensor | None) -> Tensor:
         """Query and probe."""
-        return covariance_attention(*queries, key, value, self.window_of(self.settings), prefix_valid)
+        query, probe = queries
+        return covariance_attention(query, probe, key, value, self.window_of(self.settings), prefix_valid)
 
     @classmethod
     def check(cls, settings: Any) -> None:
