@@ -1,5 +1,6 @@
 """The plugin `local-linear-attention`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ class LocalLinearAttention(RegressionAttention):
 
     def attend(self, queries: list[Tensor], key: Tensor, value: Tensor, prefix_valid: Tensor | None) -> Tensor:
         """In fp32, under autocast too: covariances are differences."""
-        with torch.autocast(key.device.type, enabled=False):
+        # The device on which costs are counted knows no autocast.
+        with nullcontext() if key.is_meta else torch.autocast(key.device.type, enabled=False):
             return local_linear_attention(queries[0], key, value, self.settings.ridge, prefix_valid)
 
     @classmethod
