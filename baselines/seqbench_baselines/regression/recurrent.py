@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqbench.contracts import setting
-from seqbench.mixers import Chunk, Mixer, Tree
+from seqbench.mixers import Chunk, Mixer, Tree, causal_taps
 from seqbench.nn import RMSNorm
-from seqbench_baselines.mamba.convolution import causal_convolution
 from seqbench_kernels import decayed_linear_attention as reads
 from seqbench_kernels import ridge_solves as solves
 
@@ -80,10 +79,7 @@ class RecurrentRegression(Mixer[Any]):
         if taps == 0:
             return inputs, None
         weight = torch.cat([self.get_parameter(f"{name}_conv1d.weight").squeeze(1) for name in self.convolved])
-        if before is None:
-            before = inputs.new_zeros(inputs.shape[0], taps - 1, inputs.shape[2])
-        convolved = causal_convolution(inputs, before.to(inputs.dtype), weight.to(inputs.dtype), None)
-        return convolved, chunk.newest(inputs, before, taps - 1)
+        return causal_taps(inputs, before, weight.to(inputs.dtype)), chunk.newest(inputs, before, taps - 1)
 
     @classmethod
     def flops(cls, settings: Any, length: int) -> int:
