@@ -68,7 +68,7 @@ REGRESSION_SYSTEMS = (
         LocalLinearAttentionPlugin,
         lambda config: {"ridge": config["lam"]},
         _keys_and_values,
-        module=lambda plugin, settings: _Core(settings.ridge),
+        module=lambda plugin, settings, config: _Core(settings.ridge),
         run=lambda module, inputs, state, seen: (module.attend(), None),
         differentiated=(),
     ),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import Chunk, MixerPlugin
-from seqbench_baselines.delta_rule.mixer import initial_decays
+from seqbench_baselines.delta_rule.memories import initial_decays
 from seqbench_baselines.regression.recurrent import RecurrentRegression, RecurrentRegressionSettings
 from seqbench_kernels.decayed_linear_attention import decayed_linear_attention
 from seqbench_kernels.ridge_solves import ridge_solves
