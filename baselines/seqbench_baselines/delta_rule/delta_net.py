@@ -50,7 +50,8 @@ class DeltaNetPlugin(MixerPlugin):
     version = "1"
     classification = Classification("2406.06484", 2024, memory=("matrix",), written=("delta",))
     mixer = DeltaNet
+    # Feed-forward layers as wide as brings a preset to the size of transformer's.
     preset_settings = {  # noqa: RUF012
-        "30m": {"num_heads": 7, "head_dim": 64, "value_head_dim": 64},
-        "119m": {"num_heads": 7, "head_dim": 128, "value_head_dim": 128},
+        "30m": {"num_heads": 7, "head_dim": 64, "value_head_dim": 64, "intermediate_size": 1208},
+        "119m": {"num_heads": 7, "head_dim": 128, "value_head_dim": 128, "intermediate_size": 2424},
     }

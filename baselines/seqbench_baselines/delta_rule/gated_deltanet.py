@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import MixerPlugin
-from seqbench_baselines.delta_rule.memories import DeltaRuleSettings, fading, initial_decays
+from seqbench_baselines.delta_rule.memories import FIRST_DECAYS, DeltaRuleSettings, fading, initial_decays
 from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer
 
 
@@ -25,6 +25,7 @@ class GatedDeltaNet(DeltaRuleMixer):
     """The delta rule with one decay per head and token, g = -exp(A_log) softplus(a x + dt_bias), and a SiLU gate."""
 
     settings_class = GatedDeltaNetSettings
+    first_decays = FIRST_DECAYS.format(0)
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
@@ -58,7 +59,8 @@ class GatedDeltaNetPlugin(MixerPlugin):
     version = "1"
     classification = Classification("2412.06464", 2024, memory=("matrix",), written=("decay", "delta"))
     mixer = GatedDeltaNet
+    # Feed-forward layers as wide as brings a preset to the size of transformer's.
     preset_settings = {  # noqa: RUF012
-        "30m": {"num_heads": 5, "head_dim": 64, "value_head_dim": 128},
-        "119m": {"num_heads": 5, "head_dim": 128, "value_head_dim": 256},
+        "30m": {"num_heads": 5, "head_dim": 64, "value_head_dim": 128, "intermediate_size": 952},
+        "119m": {"num_heads": 5, "head_dim": 128, "value_head_dim": 256, "intermediate_size": 1912},
     }

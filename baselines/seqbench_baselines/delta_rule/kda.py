@@ -10,7 +10,7 @@ from transformers import initialization as init
 
 from seqbench.contracts import Classification, setting
 from seqbench.mixers import MixerPlugin
-from seqbench_baselines.delta_rule.memories import DeltaRuleSettings, initial_decays
+from seqbench_baselines.delta_rule.memories import FIRST_DECAYS, DeltaRuleSettings, initial_decays
 from seqbench_baselines.delta_rule.mixer import DeltaRuleMixer
 
 
@@ -28,6 +28,7 @@ class KimiDeltaAttention(DeltaRuleMixer):
     """
 
     settings_class = KimiDeltaAttentionSettings
+    first_decays = FIRST_DECAYS.format(1)
     decay_per_channel = True
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
@@ -68,7 +69,8 @@ class KimiDeltaAttentionPlugin(MixerPlugin):
     version = "1"
     classification = Classification("2510.26692", 2025, memory=("matrix",), written=("decay", "delta"))
     mixer = KimiDeltaAttention
+    # Feed-forward layers as wide as brings a preset to the size of transformer's.
     preset_settings = {  # noqa: RUF012
-        "30m": {"num_heads": 7, "head_dim": 64, "value_head_dim": 64},
-        "119m": {"num_heads": 7, "head_dim": 128, "value_head_dim": 128},
+        "30m": {"num_heads": 7, "head_dim": 64, "value_head_dim": 64, "intermediate_size": 1120},
+        "119m": {"num_heads": 7, "head_dim": 128, "value_head_dim": 128, "intermediate_size": 2256},
     }

@@ -41,6 +41,9 @@ class DeltaMemories(Mixer[Any]):
     short_convolution_inside = True
     defaults = {"short_convolution": 4}  # noqa: RUF012 (a class-level constant of the contract)
 
+    # What the confounds say of the first values of decays.
+    first_decays = ""
+
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
         self.value_heads = settings.num_heads * settings.value_heads_per_key
@@ -101,6 +104,7 @@ class DeltaMemories(Mixer[Any]):
         return {
             "state": f"{settings.num_heads * settings.value_heads_per_key} memories of {settings.head_dim} x"
             f" {settings.value_head_dim} per layer",
+            "initialisation": f"normal, deviation {settings.initializer_range:g}{cls.first_decays}",
             "kernel path": delta_rule_path("cpu"),
         }
 
@@ -108,6 +112,9 @@ class DeltaMemories(Mixer[Any]):
 def fading(steps: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
     """Log decays -A softplus(steps + dt_bias) of the last dimension's heads, in fp32."""
     return -A_log.float().exp() * F.softplus(steps.float() + dt_bias.float())
+
+
+FIRST_DECAYS = "; decays of rate A, uniform from {} to 16, and steps log-uniform from 0.001 to 0.1"
 
 
 def initial_decays(A_log: Tensor, dt_bias: Tensor, slowest: float) -> None:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from seqbench.contracts import Classification, setting
 from seqbench.errors import RequestError
 from seqbench.mixers import Chunk, MixerPlugin, Tree, map_tensors
-from seqbench_baselines.delta_rule.memories import DeltaMemories, DeltaRuleSettings, fading, initial_decays
+from seqbench_baselines.delta_rule.memories import (
+    FIRST_DECAYS,
+    DeltaMemories,
+    DeltaRuleSettings,
+    fading,
+    initial_decays,
+)
 from seqbench_kernels.delta_rule import forward_flops
 
 # The maps that a memory may have of its own: to keys, values, strengths and steps of decay.
@@ -37,6 +43,7 @@ class MixtureOfMemories(DeltaMemories):
     """
 
     settings_class = MixtureOfMemoriesSettings
+    first_decays = FIRST_DECAYS.format(0)
 
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
@@ -160,7 +167,8 @@ class MixtureOfMemoriesPlugin(MixerPlugin):
     version = "1"
     classification = Classification("2502.13685", 2025, memory=("matrix",), written=("decay", "delta", "route"))
     mixer = MixtureOfMemories
+    # Feed-forward layers as wide as brings a preset to the size of transformer's.
     preset_settings = {  # noqa: RUF012
-        "30m": {"num_heads": 4, "head_dim": 64, "value_head_dim": 64},
-        "119m": {"num_heads": 4, "head_dim": 128, "value_head_dim": 128},
+        "30m": {"num_heads": 4, "head_dim": 64, "value_head_dim": 64, "intermediate_size": 688},
+        "119m": {"num_heads": 4, "head_dim": 128, "value_head_dim": 128, "intermediate_size": 1392},
     }
