@@ -5,6 +5,7 @@ from decaying_systems import DECAYING_SYSTEMS
 from delta_systems import DELTA_SYSTEMS
 from phase_systems import PHASE_SYSTEMS
 from regression_systems import REGRESSION_SYSTEMS
+from rwkv_systems import RWKV_SYSTEMS
 
 SYSTEMS = (
     *DELTA_SYSTEMS,
@@ -12,4 +13,5 @@ SYSTEMS = (
     *CLASSICAL_SYSTEMS,
     *PHASE_SYSTEMS,
     *REGRESSION_SYSTEMS,
+    *RWKV_SYSTEMS,
 )
