@@ -315,3 +315,61 @@ def test_feed_forward_layers_grow_with_the_width_where_there_are_any() -> None:
     assert plugin.with_width(settings, 128).intermediate_size == 256
     without = dataclasses.replace(settings, feed_forward="none")
     assert plugin.with_width(without, 128).intermediate_size == 128
+
+
+# First values
+
+
+class OfMapsAlone(Mixer[Any]):
+    """Has no parameter but those of a linear map inside, which it begins by itself."""
+
+    def __init__(self, hidden_size: int, settings: Any) -> None:
+        super().__init__(hidden_size, settings)
+        self.map = nn.Linear(hidden_size, hidden_size)
+
+    def initialise(self) -> None:
+        nn.init.constant_(self.map.bias, 3.0)
+
+    def forward(self, hidden: Tensor, state: Any, chunk: Chunk) -> tuple[Tensor, None]:
+        return self.map(hidden), None
+
+
+class Centred(nn.Module):
+    """A shift that begins by itself, for the places around the layers."""
+
+    def __init__(self, size: int, start: float) -> None:
+        super().__init__()
+        self.start, self.shift = start, nn.Parameter(torch.empty(size))
+
+    def initialise(self) -> None:
+        nn.init.constant_(self.shift, self.start)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + self.shift
+
+
+class OfMapsAlonePlugin(MixerPlugin):
+    name, summary, version = "of-maps-alone", "a mixer of a linear map, between two shifts", "1"
+    mixer = OfMapsAlone
+
+    @classmethod
+    def embedding_norm(cls, settings: Any) -> nn.Module:
+        return Centred(settings.hidden_size, 1.0)
+
+    @classmethod
+    def final_norm(cls, settings: Any) -> nn.Module:
+        return Centred(settings.hidden_size, 2.0)
+
+
+def test_a_mixer_without_parameters_of_its_own_is_asked_for_first_values_too() -> None:
+    model = OfMapsAlonePlugin().build(OfMapsAlonePlugin.config_class())
+    assert all(layer.mixer.map.bias.eq(3).all() for layer in model.model.layers)
+
+
+def test_modules_of_the_plugin_stand_behind_the_embedding_and_before_the_head() -> None:
+    model = OfMapsAlonePlugin().build(OfMapsAlonePlugin.config_class(num_hidden_layers=1, feed_forward="none"))
+    with torch.no_grad():
+        model.model.layers[0].mixer.map.weight.zero_()
+        ids = torch.tensor([[5, 7]])
+        expected = model.model.embed_tokens(ids) + 1 + 3 + 2
+        torch.testing.assert_close(model(ids).logits, model.lm_head(expected))

@@ -256,6 +256,12 @@ class MixerForCausalLM(CausalLanguageModel):
     def _embedding(self) -> str:
         return self.config.design.layer_class.layout.embedding
 
+    def _initialize_weights(self, module: nn.Module, *_: Any, **__: Any) -> None:
+        # Of code that is not its own, transformers passes over modules that have no parameters but their children's: a
+        # mixer made of linear maps would never be asked for first values. Its reason does not hold here, where first
+        # values are given through transformers.initialization.
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
