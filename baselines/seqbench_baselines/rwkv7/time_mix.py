@@ -128,7 +128,10 @@ class TimeMix(Mixer[Any]):
             found, memory = recurrence(
                 r, chunk.fill(w, 0.0), chunk.fill(k, 0.0), v, unit, chunk.fill(a * unit, 0.0), memory
             )
-        normed = self.ln_x(found.flatten(2).flatten(0, 1)).view(*found.shape[:2], -1)
+        # In fp32 like what was read, whatever the model's weights are in.
+        weight, bias = self.ln_x.weight.float(), self.ln_x.bias.float()
+        normed = F.group_norm(found.flatten(2).flatten(0, 1), heads[0], weight, bias, _READ_EPSILON)
+        normed = normed.view(*found.shape[:2], -1)
         bonus = (r * k * self.r_k.float()).sum(dim=-1, keepdim=True) * v
         gate = (mixed["g"] @ self.g1).sigmoid() @ self.g2
         output = self.output((normed + bonus.flatten(2)).to(hidden.dtype) * gate)
