@@ -83,7 +83,7 @@ class SharedStates(StateSpace):
         """The state after the last real token is carried on, (batch, state_size, 2)."""
         inputs, states = hidden.float(), self.settings.state_size
         before = inputs.new_zeros(inputs.shape[0], 2, states) if state is None else state.transpose(1, 2)
-        driven = F.linear(hidden, torch.cat(self.input_map())).float().unflatten(-1, (2, states))
+        driven = F.linear(hidden, torch.cat(self.input_map()).to(hidden.dtype)).float().unflatten(-1, (2, states))
         found = diagonal_recurrence(*self.transition(), driven, before)
         out = torch.cat((self.C_re, -self.C_im), dim=1)
         read = self.read_scale * F.linear(found.flatten(2).to(hidden.dtype), out).float() + self.D.float() * inputs

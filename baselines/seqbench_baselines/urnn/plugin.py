@@ -75,7 +75,9 @@ class URNN(Mixer[Any]):
         driven = F.linear(hidden, torch.cat((self.V_re, self.V_im))).float()
         with full_precision(driven):
             # Real parts before imaginary ones, rows of W's real form: the image of 1, and that of i beside it.
-            image = self.transition(torch.eye(size, device=hidden.device, dtype=torch.complex64).to(self._complex()))
+            image = self.transition(
+                torch.complex(*(torch.eye(size, device=hidden.device, dtype=driven.dtype) * part for part in (1, 0)))
+            )
             matrix = torch.cat(
                 (torch.cat((image.real, image.imag), dim=1), torch.cat((-image.imag, image.real), dim=1)), dim=0
             )
@@ -86,9 +88,6 @@ class URNN(Mixer[Any]):
         states = torch.stack(found, dim=1)
         output = F.linear(states.to(hidden.dtype), self.U, self.b_out)
         return output, chunk.last(states.unflatten(2, (2, size)).transpose(2, 3), before)
-
-    def _complex(self) -> torch.dtype:
-        return torch.complex128 if self.theta.dtype == torch.float64 else torch.complex64
 
     def _shrunk(self, states: Tensor) -> Tensor:
         """ModReLU of (batch, 2 x state_size): the size and a bias, rectified, at the angle that it had."""
