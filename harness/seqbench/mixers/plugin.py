@@ -39,6 +39,9 @@ class _Presets(Mapping[str, Any]):
             raise KeyError(name)
         return settings_class(**{**_SHAPES.get(name, {}), **own.get(name, {})})
 
+    def __contains__(self, name: object) -> bool:
+        return name in _SHAPES
+
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*_SHAPES, *self._plugin.preset_settings)))
 
