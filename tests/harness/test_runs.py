@@ -56,7 +56,7 @@ def test_runs_are_found_by_model_task_state_and_hash(bench: Bench, store: Path) 
 def test_a_run_at_work_and_one_that_was_killed_are_told_apart_and_the_former_is_not_removed(bench: Bench) -> None:
     process = bench.start("run", *TOY, "--runs", "busy", "--set", "steps=100000", "--set", "checkpoint_interval=5")
     busy = ("runs", "--runs", "busy", "--json")
-    for _ in range(600):
+    for _ in range(3000):
         if list(bench.folder.glob("busy/*/*/checkpoints/step-*")):
             break
         time.sleep(0.1)

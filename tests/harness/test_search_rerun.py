@@ -64,14 +64,19 @@ def test_when_the_trials_decide_the_search_the_found_runs_are_planned(bench: Ben
 
 
 def test_a_rerun_does_nothing_says_so_and_prints_the_same_again(bench: Bench, finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/toy_model*/**/*")}
-    first, again = (bench(*COMMAND, *SEARCH, "--runs", str(finished), TOY_SIGNAL="SIGKILL@train:0") for _ in "12")
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in finished.glob("*/toy_model*/**/*")}
+
+    # The first one draws the figures that `execute` leaves to the command.
+    command, kills = (*COMMAND, *SEARCH, "--runs", str(finished)), {"TOY_SIGNAL": "SIGKILL@train:0"}
+    first, before = bench(*command, **kills), times()
+    again = bench(*command, **kills)
     assert first.code == again.code == 0, again.err
     assert "nothing to do, all is stored: 2 runs and 4 trials of the search" in again.err
     # Nothing is timed, so no sizes and times are shown.
     assert "FLOPs/token" not in again.err
     assert again.out == first.out
-    assert {path: path.stat().st_mtime_ns for path in finished.glob("*/toy_model*/**/*")} == before
+    assert times() == before
 
 
 def test_trials_their_cost_and_the_choice_stand_in_every_table_and_in_the_data(
