@@ -96,6 +96,7 @@ def test_matrices_and_versions_are_those_of_the_parts() -> None:
     [
         (("pmnet",), "layers: pmnet is no mixer"),
         (("hybrid",), "layers: hybrid is no mixer"),
+        (("pam",), "pam has a block of its own"),
         (("mambo2",), "did you mean"),
         (("mamba2(state=3)",), "no field 'state'"),
         (("mamba2(state_size)",), "'state_size' in 'mamba2(state_size)' is not field=value"),

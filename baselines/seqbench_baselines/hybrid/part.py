@@ -1,6 +1,7 @@
 """One entry of a hybrid's pattern: a mixer of another plugin, with settings of its own."""
 
 import dataclasses
+import inspect
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from seqbench.mixers import (
     Handed,
     Mixer,
     MixerDecoderSettings,
+    MixerLayer,
     MixerPlugin,
     ShortConvolution,
     Tree,
@@ -52,6 +54,9 @@ class Part:
         plugin = find_model(self.name)
         if not isinstance(plugin, MixerPlugin) or not hasattr(plugin, "mixer"):
             raise RequestError(f"layers: {self.name} is no mixer, which every part of a hybrid has to be")
+        # transformers wraps the function anew in each subclass.
+        if inspect.unwrap(plugin.layer_class.forward) is not inspect.unwrap(MixerLayer.forward):
+            raise RequestError(f"layers: {self.name} has a block of its own, in which its mixer belongs; it is no part")
         return plugin
 
     @property

@@ -40,7 +40,8 @@ class _Presets(Mapping[str, Any]):
         return settings_class(**{**_SHAPES.get(name, {}), **own.get(name, {})})
 
     def __contains__(self, name: object) -> bool:
-        return name in _SHAPES
+        # Without making it, which may look other plugins up.
+        return name in _SHAPES or name in self._plugin.preset_settings
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*_SHAPES, *self._plugin.preset_settings)))
