@@ -31,7 +31,7 @@ from seqbench.testing.task.clauses import TASK_CLAUSES
 BEHAVIOUR = {"causal", "rows-independent", "chunked", "padding", "padding-state"}
 LONG = {"receptive-field", "flops", "save-load"}
 # What a model does with its arguments, in `generate` and in training: others are spared these.
-CALLS = {"arguments", "labels", "logits-to-keep", "generate", "training-step"}
+CALLS = {"arguments", "labels", "logits-to-keep", "generate", "training-step", "auxiliary-loss"}
 
 
 def named(plugin):
@@ -216,13 +216,13 @@ def test_the_command_lists_every_clause_and_exits_with_zero(bench):
     finished = bench("check", "right_model:Right")
     assert finished.code == 0, finished.out + finished.err
     assert all(clause in finished.out for clause in MODEL_CLAUSES)
-    assert "0 of 29 clauses fail" in finished.out and "failed" not in finished.out
+    assert "0 of 30 clauses fail" in finished.out and "failed" not in finished.out
 
 
 def test_a_failed_clause_is_named_with_numbers_and_a_usual_cause_and_the_exit_code_is_one(bench):
     finished = bench("check", "wrong_behaviour:SecondPass")
     assert finished.code == 1
-    assert "1 of 29 clauses fail: causal; 7 were not reached" in finished.out
+    assert "1 of 30 clauses fail: causal; 8 were not reached" in finished.out
     assert "change the logits of position" in finished.out and "a state from the end of the sequence" in finished.out
 
 

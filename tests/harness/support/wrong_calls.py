@@ -250,3 +250,13 @@ class OverflowsModel(RightModel):
 
     def finish(self, hidden):
         return hidden * (self.scale / 3e9)
+
+
+@model_fails("auxiliary-loss")
+class LossOverTheBatchModel(RightModel):
+    """An auxiliary loss that is a mean over all rows: micro-batches would change it."""
+
+    def run_backbone(self, input_ids, attention_mask, past_key_values, use_cache):
+        output = super().run_backbone(input_ids, attention_mask, past_key_values, use_cache)
+        output.auxiliary_loss = output.last_hidden_state.square().mean().expand(len(input_ids))
+        return output
