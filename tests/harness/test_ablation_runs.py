@@ -35,6 +35,7 @@ def test_training_without_the_part_gives_another_model(bench: Bench) -> None:
     assert any(not ablated[name].equal(whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_the_model_that_was_trained_before_is_not_trained_again(bench: Bench) -> None:
     bench(*RUN, "--runs", "once")
     trained = bench(*RUN, "--runs", "once", "--ablate", "no-dropout@eval")
@@ -42,6 +43,7 @@ def test_the_model_that_was_trained_before_is_not_trained_again(bench: Bench) ->
     assert "step 12/12" not in trained.err
 
 
+@pytest.mark.slow
 def test_an_ablation_changes_what_is_measured(bench: Bench) -> None:
     """The toy's ablation "deaf" silences its hidden layer, at evaluation only; here it has learnt to need it."""
     table = ("--runs", "table", "--set", "learning_rate=0.1", "--ablations", "no-dropout@eval,deaf")
@@ -51,6 +53,7 @@ def test_an_ablation_changes_what_is_measured(bench: Bench) -> None:
     assert [result["model"]["ablation"] for result in results] == [None, "no-dropout@eval", "deaf@eval"]
 
 
+@pytest.mark.slow
 def test_all_ablations_make_one_table_and_a_second_call_does_nothing(bench: Bench) -> None:
     first = bench(*RUN, "--runs", "all", "--ablations", "all")
     assert first.code == 0
@@ -64,6 +67,7 @@ def test_all_ablations_make_one_table_and_a_second_call_does_nothing(bench: Benc
     assert stored <= {path.name for path in table.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_change_has_its_interval_over_the_test_items(bench: Bench) -> None:
     """Trained alike and tested alike, the ablation without dropout differs in no item."""
     finished = bench(*RUN, "--runs", "all", "--ablations", "all")

@@ -291,6 +291,7 @@ def test_a_run_of_a_model_type_is_decided_by_the_defaults_of_transformers() -> N
     assert "transformers_version" not in resolved
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_has_the_hash_of_its_files_and_loads_from_the_cache_again(
     bench: Bench, saved: Path, tmp_path: Path
 ) -> None:

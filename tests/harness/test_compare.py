@@ -35,6 +35,7 @@ def test_every_model_runs_with_every_seed(grid, comparison):
     assert all(result["status"] == "complete" for result in comparison["results"])
 
 
+@pytest.mark.slow
 def test_a_change_for_one_model_leaves_the_other_as_it_is(comparison):
     widths = {result["model"]["name"]: result["model"]["config"]["width"] for result in comparison["results"]}
     assert widths == {"toy_model:Neighbour": 8, "toy_model:ShortSighted": 12}
@@ -141,6 +142,7 @@ def mishaps(bench, grid):
     return command, bench(*command)
 
 
+@pytest.mark.slow
 def test_a_grid_survives_models_that_raise_or_are_killed(bench, mishaps):
     finished = mishaps[1]
     assert finished.code == 1
@@ -163,6 +165,7 @@ def test_a_grid_survives_models_that_raise_or_are_killed(bench, mishaps):
     )
 
 
+@pytest.mark.slow
 def test_a_grid_shows_what_failed_and_why(mishaps):
     out = mishaps[1].out
     assert "Neighbour" in out
@@ -176,6 +179,7 @@ def test_a_grid_shows_what_failed_and_why(mishaps):
     assert "Traceback" not in out + mishaps[1].err
 
 
+@pytest.mark.slow
 def test_failures_are_results_and_a_kill_from_outside_is_none(bench, mishaps):
     """The model that was killed is alone tried again; what it does now is what counts."""
     again = bench(*mishaps[0], TOY_SPARED="1")

@@ -68,6 +68,7 @@ def test_what_differs_is_named_and_what_was_not_recorded_is_not():
     assert edited_sources({}, now, names) == []
 
 
+@pytest.mark.slow
 def test_a_figure_made_with_other_code_is_shown_with_what_to_type(bench):
     source = (Path(__file__).parent / "support" / "leaking_model.py").read_text()
     module = bench.folder / "edited_model.py"

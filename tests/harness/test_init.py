@@ -133,6 +133,7 @@ def test_places_without_a_checkpoint_are_refused(bench: Bench, trained: Path, tm
     assert f"there are no weights in {no_weights}" in refusal(bench(*RUN, "--init", str(no_weights)))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_the_hub_is_downloaded_once_also_from_a_folder_inside(
     bench: Bench, trained: Path, tmp_path: Path
 ) -> None:

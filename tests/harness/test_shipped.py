@@ -25,6 +25,7 @@ def test_a_model_trains_and_is_tested_on_copy_paste(bench, model):
     assert finished.json["parameters_total"] == sum(finished.json["parameters"].values())
 
 
+@pytest.mark.slow
 def test_all_models_see_the_same_data(bench):
     models = ("pmnet", "sliding-window", "transformer")
     results = [bench("run", "--model", model, "--task", "copy-paste", *SHORT, "--json").json for model in models]
@@ -37,6 +38,7 @@ def test_the_table_has_look_back_and_reach(bench):
         assert told in shown
 
 
+@pytest.mark.slow
 def test_mixed_lengths_and_bf16_run(bench):
     mixed = ("--set", "task.mixed_lengths=true", "--precision", "bf16", "--set", "micro_batch_size=4")
     finished = bench("run", "--model", "pmnet", "--task", "copy-paste", *SHORT, *mixed, "--json")

@@ -56,6 +56,7 @@ def plain(bench: Bench) -> dict:
     return bench.result("plain")
 
 
+@pytest.mark.slow
 def test_instructions_in_the_environment_change_no_bit_and_are_told_and_recorded(bench: Bench, plain: dict) -> None:
     finished = bench.fresh(*RUN, "--output", "instructed", **INSTRUCTIONS)
     assert finished.code == 0, finished.err

@@ -37,6 +37,7 @@ def trapped(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_files_with_names_of_packages_are_not_imported(trapped):
     # -P is how an installed console script begins: without the folder.
     outcome = bench(trapped, "list", "models", launcher=("-P", "-c", "from seqbench.cli import main; main()"))
