@@ -110,7 +110,7 @@ def _kind(module: nn.Module) -> _Kind:
 
 
 def _gates(module: nn.Module, name: str) -> int:
-    # weight_hr maps what an LSTM gives out, and has no gates.
+    # weight_hr maps what an nn.LSTM gives out, and has no gates.
     if "weight_hr" in name:
         return 1
     return next((gates for kind, gates in _GATES.items() if isinstance(module, kind)), 1)
