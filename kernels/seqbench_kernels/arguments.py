@@ -20,6 +20,12 @@ def require_shapes(
             )
 
 
+def computing_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """fp64 where an argument is fp64, else fp32: half precision is widened, since errors add up over a sequence."""
+    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if double else torch.float32
+
+
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether a backward pass may come, so that something is to be kept for it."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

@@ -74,6 +74,10 @@ class Operation:
         """Names of the paths that can serve, the preferred first."""
         return [path.name for path in self.paths if path.unavailable(device, dtype) is None]
 
+    def expected(self, device: torch.device | str) -> str:
+        """The path that a call in fp32 on a device would take; unlike by `choose`, nothing is noted as taken."""
+        return self.requested() or self.available(torch.device(device), torch.float32)[0]
+
     def requested(self) -> str | None:
         """The name of the path that was asked for, if one was."""
         return _wanted(self)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.arguments import computing_dtype, require_shapes
 from seqbench_kernels.covariance_attention.flops import backward_flops, forward_flops
 from seqbench_kernels.covariance_attention.operators import covariance_attention_blockwise
 from seqbench_kernels.covariance_attention.reference import covariance_attention_reference
@@ -53,16 +53,14 @@ def covariance_attention(
     """
     _check_shapes(query, probe, key, value, prefix_valid)
     tensors = (query, probe, key, value)
-    double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    dtype = torch.float64 if double else torch.float32
+    dtype = computing_dtype(*tensors)
     path = _PATHS[OPERATION.choose(key.device, dtype)]
     return path(*(tensor.to(dtype) for tensor in tensors), window, prefix_valid)
 
 
 def covariance_attention_path(device: torch.device | str) -> str:
     """Which implementation `covariance_attention` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _BLOCKWISE = "cpu"

@@ -62,8 +62,7 @@ def decayed_linear_attention(
 
 def decayed_linear_attention_path(device: torch.device | str) -> str:
     """Which implementation `decayed_linear_attention` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _CHUNKED = "cpu"

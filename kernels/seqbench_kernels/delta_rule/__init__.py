@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.arguments import computing_dtype, require_shapes
 from seqbench_kernels.delta_rule.flops import backward_flops, forward_flops
 from seqbench_kernels.delta_rule.operators import delta_rule_chunked
 from seqbench_kernels.delta_rule.reference import delta_rule_reference
@@ -54,16 +54,14 @@ def delta_rule(
     """
     _check_shapes(query, key, value, log_decay, strength, initial_state)
     arguments = (query, key, value, log_decay, strength, initial_state)
-    double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in arguments)
-    dtype = torch.float64 if double else torch.float32
+    dtype = computing_dtype(*arguments)
     path = _PATHS[OPERATION.choose(key.device, dtype)]
     return path(*(None if tensor is None else tensor.to(dtype) for tensor in arguments))
 
 
 def delta_rule_path(device: torch.device | str) -> str:
     """Which implementation `delta_rule` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _CHUNKED = "cpu"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.arguments import computing_dtype, require_shapes
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.ridge_solves.flops import backward_flops, forward_flops
 from seqbench_kernels.ridge_solves.operators import ridge_solves_chunked
@@ -54,8 +54,7 @@ def ridge_solves(
     """
     _check(query, key, log_decay, strength, ridge, iterations, initial_state)
     tensors = [tensor for tensor in (query, key, log_decay, strength, ridge, initial_state) if torch.is_tensor(tensor)]
-    double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    dtype = torch.float64 if double else torch.float32
+    dtype = computing_dtype(*tensors)
     path = _PATHS[OPERATION.choose(key.device, dtype)]
     first = (tensor.to(dtype) for tensor in (query, key, log_decay, strength))
     fixed = ridge.to(dtype) if isinstance(ridge, Tensor) else ridge
@@ -64,8 +63,7 @@ def ridge_solves(
 
 def ridge_solves_path(device: torch.device | str) -> str:
     """Which implementation `ridge_solves` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _CHUNKED = "cpu"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.arguments import computing_dtype, require_shapes
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.selective_scan.cuda import MAMBA_SSM, selective_scan_mamba_ssm, unavailable
 from seqbench_kernels.selective_scan.operators import selective_scan_loop
@@ -39,7 +39,7 @@ def selective_scan(
     """
     _check_shapes(u, dt, A, B, C, D, initial_state)
     arguments = [u, dt, A, B, C, D] if initial_state is None else [u, dt, A, B, C, D, initial_state]
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in arguments) else torch.float32
+    dtype = computing_dtype(*arguments)
     widened = [tensor.to(dtype) for tensor in arguments]
     path = OPERATION.choose(u.device, dtype)
     if path == REFERENCE:
@@ -54,8 +54,7 @@ def selective_scan(
 
 def selective_scan_path(device: torch.device | str) -> str:
     """Which implementation `selective_scan` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _LOOP = "cpu"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqbench_kernels.arguments import require_shapes
+from seqbench_kernels.arguments import computing_dtype, require_shapes
 from seqbench_kernels.dispatch import REFERENCE, Operation, Path
 from seqbench_kernels.ssd_scan.cuda import MAMBA_SSM, ssd_scan_mamba_ssm, unavailable
 from seqbench_kernels.ssd_scan.flops import backward_flops, forward_flops
@@ -48,14 +48,13 @@ def ssd_scan(
     """
     _check_shapes(x, dt, A, B, C, D, initial_state)
     arguments = [x, dt, A, B, C, D] if initial_state is None else [x, dt, A, B, C, D, initial_state]
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in arguments) else torch.float32
+    dtype = computing_dtype(*arguments)
     return _PATHS[OPERATION.choose(x.device, dtype)](*(tensor.to(dtype) for tensor in arguments))
 
 
 def ssd_scan_path(device: torch.device | str) -> str:
     """Which implementation `ssd_scan` takes on a device in fp32, in words."""
-    # Asked without noting a path as taken, which `choose` would.
-    return _WORDS[OPERATION.requested() or OPERATION.available(torch.device(device), torch.float32)[0]]
+    return _WORDS[OPERATION.expected(device)]
 
 
 _CHUNKED = "cpu"
