@@ -20,8 +20,9 @@ from seqbench.mixers import (
     MixerDecoderSettings,
     MixerLayer,
     MixerPlugin,
-    ShortConvolution,
     Tree,
+    convolution_before,
+    inputs_kept_before,
     layer_flops,
     layer_state_bytes,
     mix_convolved,
@@ -51,13 +52,7 @@ class Part:
     @property
     def plugin(self) -> MixerPlugin:
         """The plugin; raises RequestError where there is none of that name, or none that is one mixer in each layer."""
-        plugin = find_model(self.name)
-        if not isinstance(plugin, MixerPlugin) or not hasattr(plugin, "mixer"):
-            raise RequestError(f"layers: {self.name} is no mixer, which every part of a hybrid has to be")
-        # transformers wraps the function anew in each subclass.
-        if inspect.unwrap(plugin.layer_class.forward) is not inspect.unwrap(MixerLayer.forward):
-            raise RequestError(f"layers: {self.name} has a block of its own, in which its mixer belongs; it is no part")
-        return plugin
+        return _plugin(self.name)
 
     @property
     def module(self) -> str:
@@ -100,8 +95,7 @@ class PartMixer(Mixer[Any]):
     def __init__(self, hidden_size: int, settings: Any) -> None:
         super().__init__(hidden_size, settings)
         own, inner = self.part.settings(settings), self._inner()
-        taps = 0 if inner.short_convolution_inside else own.short_convolution
-        self.short_convolution = ShortConvolution(hidden_size, taps) if taps else None
+        self.short_convolution = convolution_before(inner, own)
         self.add_module(self.part.module, inner(hidden_size, own))
 
     def forward(self, hidden: Tensor, state: Tree, chunk: Chunk) -> tuple[Tensor, Tree, Tree, Tensor | None]:
@@ -118,7 +112,7 @@ class PartMixer(Mixer[Any]):
         """That of the mixer and of the convolution before it."""
         own = cls.part.settings(settings)
         reach = cls._inner().reach(own)
-        return None if reach is None else reach + cls._kept(own)
+        return None if reach is None else reach + inputs_kept_before(cls._inner(), own)
 
     @classmethod
     def attention_reach(cls, settings: Any) -> int | None:
@@ -134,17 +128,24 @@ class PartMixer(Mixer[Any]):
     def state_bytes(cls, settings: Any, length: int) -> int:
         """Those of the mixer and of the convolution before it."""
         own = cls.part.settings(settings)
-        inputs = torch.float32.itemsize * cls._kept(own) * own.hidden_size
+        inputs = torch.float32.itemsize * inputs_kept_before(cls._inner(), own) * own.hidden_size
         return layer_state_bytes(cls._inner(), own, length) + inputs
 
     @classmethod
     def _inner(cls) -> type[Mixer[Any]]:
         return cls.part.plugin.mixer
 
-    @classmethod
-    def _kept(cls, own: Any) -> int:
-        """Inputs that the convolution before the mixer carries on."""
-        return 0 if cls._inner().short_convolution_inside else max(0, own.short_convolution - 1)
+
+# Looking an entry point up asks every installed package, and every layer and parameter asks for the plugin.
+@cache
+def _plugin(name: str) -> MixerPlugin:
+    plugin = find_model(name)
+    if not isinstance(plugin, MixerPlugin) or not hasattr(plugin, "mixer"):
+        raise RequestError(f"layers: {name} is no mixer, which every part of a hybrid has to be")
+    # transformers wraps the function anew in each subclass.
+    if inspect.unwrap(plugin.layer_class.forward) is not inspect.unwrap(MixerLayer.forward):
+        raise RequestError(f"layers: {name} has a block of its own, in which its mixer belongs; it is no part")
+    return plugin
 
 
 @cache

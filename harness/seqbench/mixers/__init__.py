@@ -2,7 +2,7 @@
 
 from seqbench.mixers.chunk import Chunk, Handed, linear_recurrence
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
-from seqbench.mixers.decoder import MixerLayer, ShortConvolution, mix_convolved
+from seqbench.mixers.decoder import MixerLayer, convolution_before, inputs_kept_before, mix_convolved
 from seqbench.mixers.layout import Layout
 from seqbench.mixers.mixer import Mixer, NoSettings
 from seqbench.mixers.plugin import MixerPlugin
@@ -22,10 +22,11 @@ __all__ = [
     "MixerPlugin",
     "MixerState",
     "NoSettings",
-    "ShortConvolution",
     "Tree",
     "WindowState",
     "causal_taps",
+    "convolution_before",
+    "inputs_kept_before",
     "layer_flops",
     "layer_state_bytes",
     "linear_recurrence",

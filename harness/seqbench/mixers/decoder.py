@@ -103,6 +103,18 @@ class ShortConvolution(nn.Module):
         return hidden + causal_taps(hidden, before, self.taps).to(hidden.dtype), after
 
 
+def convolution_before(mixer: type[Mixer[Any]], settings: Any) -> ShortConvolution | None:
+    """The short convolution that stands before a mixer; None where there is none, or the mixer has it inside."""
+    if mixer.short_convolution_inside or not settings.short_convolution:
+        return None
+    return ShortConvolution(settings.hidden_size, settings.short_convolution)
+
+
+def inputs_kept_before(mixer: type[Mixer[Any]], settings: Any) -> int:
+    """How many tokens back that convolution reaches, whose inputs it carries on."""
+    return 0 if mixer.short_convolution_inside else max(0, settings.short_convolution - 1)
+
+
 class LearnedPositions(nn.Module):
     """A row of a table for each position, added to the embeddings."""
 
@@ -135,10 +147,9 @@ class MixerLayer(GradientCheckpointingLayer):
 
     def __init__(self, mixer: Mixer[Any], settings: Any) -> None:
         super().__init__()
-        size, taps, names = settings.hidden_size, settings.short_convolution, self.layout
+        size, names = settings.hidden_size, self.layout
         self.add_module(names.mixer_norm, norm_of(settings, self.wide_residual))
-        outside = taps and not mixer.short_convolution_inside
-        self.short_convolution = ShortConvolution(size, taps) if outside else None
+        self.short_convolution = convolution_before(type(mixer), settings)
         self.add_module(names.mixer, mixer)
         has_feed_forward = settings.feed_forward == "swiglu"
         feed_forward_norm = norm_of(settings, self.wide_residual) if has_feed_forward else None

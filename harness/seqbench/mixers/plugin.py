@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from seqbench.contracts import Flops, ModelPlugin, WidthAxis
 from seqbench.mixers.counting import layer_flops, layer_state_bytes
-from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer, Steps
+from seqbench.mixers.decoder import MixerConfig, MixerForCausalLM, MixerLayer, Steps, inputs_kept_before
 from seqbench.mixers.mixer import Mixer
 from seqbench.mixers.settings import LEARNED, settings_of
 from seqbench.mixers.state import MixerState
@@ -185,9 +185,8 @@ class MixerPlugin(ModelPlugin[Any]):
     def state_bytes(self, config: Any, sequence_length: int) -> int:
         """What mixers and short convolutions carry, and the number of tokens seen."""
         at_depth, seen = self._at_depth(config), 8
-        convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
-        inputs = _FP32_BYTES * max(0, (config.short_convolution or 0) - 1) * config.hidden_size
-        return sum(layer_state_bytes(mixer, config, sequence_length) for mixer in at_depth) + convolved * inputs + seen
+        inputs = _FP32_BYTES * config.hidden_size * sum(inputs_kept_before(mixer, config) for mixer in at_depth)
+        return sum(layer_state_bytes(mixer, config, sequence_length) for mixer in at_depth) + inputs + seen
 
     def attention_reach(self, config: Any) -> int | None:
         """That of the attention of all layers; None where one has none, or looks at all."""
@@ -199,8 +198,7 @@ class MixerPlugin(ModelPlugin[Any]):
         reach = _together(mixer.reach(config) for mixer in at_depth)
         if reach is None:
             return None
-        convolved = sum(_convolves_outside(mixer, config) for mixer in at_depth)
-        return reach + convolved * ((config.short_convolution or 1) - 1) + 1
+        return reach + sum(inputs_kept_before(mixer, config) for mixer in at_depth) + 1
 
     def longest_sequence(self, config: Any) -> int | None:
         """The rows of the table of learned positions."""
@@ -208,15 +206,16 @@ class MixerPlugin(ModelPlugin[Any]):
 
     def confounds(self, config: Any) -> dict[str, str]:
         """The switches of the decoder, and the mixer's own lines."""
+        at_depth = self._at_depth(config)
         return {
-            "short convolution": _convolution(config, self._at_depth(config)[0]),
+            "short convolution": _convolution(config, at_depth[0]),
             "position encoding": _positions(config),
-            "depth": _depth(len(self.mixers(config)), len(self._at_depth(config))),
+            "depth": _depth(len(self.mixers(config)), len(at_depth)),
             "feed-forward": config.feed_forward,
             "norm": f"{config.norm}, before each part",
             "initialisation": f"normal, deviation {config.initializer_range:g}",
             "kernel path": "torch operations",
-            **self._at_depth(config)[0].confounds(config),
+            **at_depth[0].confounds(config),
         }
 
     def _at_depth(self, config: Any) -> list[type[Mixer[Any]]]:
@@ -241,10 +240,6 @@ def _positions(config: Any) -> str:
 
 def _depth(layers: int, depth: int) -> str:
     return f"{depth} layers" if layers == depth else f"{depth} layers, {layers} of them with weights of their own"
-
-
-def _convolves_outside(mixer: type[Mixer[Any]], config: Any) -> bool:
-    return bool(config.short_convolution) and not mixer.short_convolution_inside
 
 
 def _together(reaches: Iterable[int | None]) -> int | None:
